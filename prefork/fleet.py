@@ -1,0 +1,329 @@
+"""Supervision as pure arithmetic: what happened, and when, to what must be done.
+
+`step(fleet, happening, now_s)` returns the next fleet and the actions that the
+master performs. Nothing here forks, waits, reads a clock or logs; the whole of
+the policy is one total table of state and event, and a test walks every cell.
+
+Rejected: states of the fleet beside those of the slots (running, stopping). A
+slot whose worker must not be replaced says so itself (LEAVING, CONDEMNED), so
+that a stop, a scale-down and a kill can overlap without special cases.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+
+class State(Enum):
+    """What a slot is in."""
+
+    WAITING = auto()  #: no worker; one starts when due
+    STARTING = auto()  #: forked, not yet READY; killed when due
+    SERVING = auto()  #: READY; its earlier failures are forgiven when due
+    RETIRING = auto()  #: told to finish and go; replaced then; killed when due
+    LEAVING = auto()  #: told to finish and go; not replaced; killed when due
+    KILLED = auto()  #: ended by force; replaced; killed again when due
+    CONDEMNED = auto()  #: ended by force; not replaced; killed again when due
+    GONE = auto()  #: no worker, and none wanted
+
+
+class Event(Enum):
+    """What can happen to a slot."""
+
+    DUE = auto()  #: the slot's time has come
+    READY = auto()  #: its worker reports that it can serve
+    ASKED = auto()  #: somebody other than the master asked its worker to go
+    STUCK = auto()  #: its worker shows no life
+    DIED = auto()  #: its worker has ended, however that came
+    HIRE = auto()  #: the fleet grows by this slot
+    DISMISS = auto()  #: the fleet shrinks by this slot
+    STOP = auto()  #: the fleet ends, gracefully
+    QUIT = auto()  #: the fleet ends now
+
+
+class Action(Enum):
+    """What the master does to a slot."""
+
+    START = auto()  #: fork a worker
+    RETIRE = auto()  #: order: finish what is in hand, then go
+    DRAIN = auto()  #: order: answer the accept queue too, then go
+    QUIT = auto()  #: SIGQUIT: go now
+    ABORT = auto()  #: SIGABRT: write the stack of every thread, then die
+    KILL = auto()  #: SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long things may take, in seconds.
+
+    boot_s: from fork to READY (puma: 60). graceful_s: from the order to go to
+    the end. kill_s: from SIGABRT or SIGQUIT to SIGKILL. settle_s: a worker
+    that lives this long after READY has its slot's failures forgiven.
+    backoff_s, backoff_factor, backoff_cap_s: the wait after the nth failure
+    in a row is backoff_s * backoff_factor**(n-1), at most the cap (einhorn).
+    """
+
+    boot_s: float = 60.0
+    graceful_s: float = 30.0
+    kill_s: float = 2.0
+    settle_s: float = 1.0
+    backoff_s: float = 1.0
+    backoff_factor: float = 1.5
+    backoff_cap_s: float = 30.0
+
+    def backoff_after_s(self, failures: int) -> float:
+        """Return how long to wait after this many failures in a row; none: not at all."""
+        if failures == 0:
+            return 0.0
+        # 1.5 ** 64 is far above any sensible cap, and no float overflows below it.
+        return min(
+            self.backoff_cap_s, self.backoff_s * self.backoff_factor ** min(failures - 1, 64)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one worker. due_s: when DUE happens, None for never."""
+
+    state: State
+    due_s: float | None = None
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All slots, by index; stopping once STOP or QUIT has happened."""
+
+    slots: tuple[Slot, ...]
+    policy: Policy
+    stopping: bool = False
+
+
+class Wish(Enum):
+    """What can happen to the fleet as a whole."""
+
+    TICK = auto()  #: time has passed
+    GROW = auto()  #: one worker more
+    SHRINK = auto()  #: one worker less, never below one
+    STOP = auto()  #: end gracefully
+    QUIT = auto()  #: end now
+
+
+class Happening(NamedTuple):
+    """An event and the slot it happens to."""
+
+    event: Event
+    slot: int
+
+
+class Blame(Enum):
+    """How a transition changes the slot's count of failures in a row."""
+
+    NONE = auto()
+    FAILED = auto()  #: it counts, and is waited for
+    UNPROVEN = auto()  #: it counts, but only the earlier ones are waited for
+    FORGIVEN = auto()  #: the count starts anew
+
+
+class Cell(NamedTuple):
+    """One cell of the table: where to go (None: stay, nothing changes) and what to do."""
+
+    state: State | None = None
+    action: Action | None = None
+    blame: Blame = Blame.NONE
+
+
+_STAY: Final = Cell()
+_S, _A = State, Action
+
+TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
+    State.WAITING: {
+        Event.DUE: Cell(_S.STARTING, _A.START),
+        Event.READY: _STAY,
+        Event.ASKED: _STAY,
+        Event.STUCK: _STAY,
+        Event.DIED: _STAY,
+        Event.HIRE: _STAY,
+        Event.DISMISS: Cell(_S.GONE),
+        Event.STOP: Cell(_S.GONE),
+        Event.QUIT: Cell(_S.GONE),
+    },
+    State.STARTING: {
+        Event.DUE: Cell(_S.KILLED, _A.ABORT, Blame.FAILED),
+        Event.READY: Cell(_S.SERVING),
+        Event.ASKED: Cell(_S.RETIRING, _A.RETIRE),
+        Event.STUCK: _STAY,  # its time is bounded by boot_s
+        Event.DIED: Cell(_S.WAITING, None, Blame.FAILED),
+        Event.HIRE: _STAY,
+        Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE),
+        Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
+        Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+    },
+    State.SERVING: {
+        Event.DUE: Cell(_S.SERVING, None, Blame.FORGIVEN),
+        Event.READY: _STAY,
+        Event.ASKED: Cell(_S.RETIRING, _A.RETIRE),
+        Event.STUCK: Cell(_S.KILLED, _A.ABORT),
+        # A proven worker is replaced at once; one that dies soon after READY,
+        # again and again, must not make the master a fork loop.
+        Event.DIED: Cell(_S.WAITING, None, Blame.UNPROVEN),
+        Event.HIRE: _STAY,
+        Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE),
+        Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
+        Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+    },
+    State.RETIRING: {
+        Event.DUE: Cell(_S.KILLED, _A.ABORT),
+        Event.READY: _STAY,  # it was READY when the order reached it
+        Event.ASKED: _STAY,
+        Event.STUCK: _STAY,  # its time is bounded by graceful_s
+        Event.DIED: Cell(_S.WAITING),
+        Event.HIRE: _STAY,
+        Event.DISMISS: Cell(_S.LEAVING),
+        Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
+        Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+    },
+    State.LEAVING: {
+        Event.DUE: Cell(_S.CONDEMNED, _A.ABORT),
+        Event.READY: _STAY,
+        Event.ASKED: _STAY,
+        Event.STUCK: _STAY,
+        Event.DIED: Cell(_S.GONE),
+        Event.HIRE: _STAY,
+        Event.DISMISS: _STAY,
+        Event.STOP: Cell(_S.LEAVING, _A.DRAIN),  # dismissed before: now the queue is its, too
+        Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+    },
+    State.KILLED: {
+        Event.DUE: Cell(_S.KILLED, _A.KILL),
+        Event.READY: _STAY,
+        Event.ASKED: _STAY,
+        Event.STUCK: _STAY,
+        Event.DIED: Cell(_S.WAITING),
+        Event.HIRE: _STAY,
+        Event.DISMISS: Cell(_S.CONDEMNED),
+        Event.STOP: Cell(_S.CONDEMNED),
+        Event.QUIT: Cell(_S.CONDEMNED, _A.KILL),
+    },
+    State.CONDEMNED: {
+        Event.DUE: Cell(_S.CONDEMNED, _A.KILL),
+        Event.READY: _STAY,
+        Event.ASKED: _STAY,
+        Event.STUCK: _STAY,
+        Event.DIED: Cell(_S.GONE),
+        Event.HIRE: _STAY,
+        Event.DISMISS: _STAY,
+        Event.STOP: _STAY,
+        Event.QUIT: _STAY,
+    },
+    State.GONE: {
+        Event.DUE: _STAY,
+        Event.READY: _STAY,
+        Event.ASKED: _STAY,
+        Event.STUCK: _STAY,
+        Event.DIED: _STAY,
+        Event.HIRE: Cell(_S.STARTING, _A.START),
+        Event.DISMISS: _STAY,
+        Event.STOP: _STAY,
+        Event.QUIT: _STAY,
+    },
+}
+
+#: Slots in these states hold a worker, or will: SHRINK takes the last of them.
+WANTED: Final = frozenset(
+    {State.WAITING, State.STARTING, State.SERVING, State.RETIRING, State.KILLED}
+)
+
+Todo = list[tuple[Action, int]]  #: actions with their slots, in the order to perform them
+
+
+def new_fleet(workers: int, policy: Policy, now_s: float) -> Fleet:
+    """Return a fleet whose first TICK starts this many workers (at least one)."""
+    return Fleet((Slot(State.WAITING, now_s),) * workers, policy)
+
+
+def step(fleet: Fleet, what: Happening | Wish, now_s: float) -> tuple[Fleet, Todo]:
+    """Return the fleet after what happened at now_s (monotonic seconds), and what to do.
+
+    Pure: the same arguments give the same result, and nothing else changes.
+    """
+    happenings: list[Happening] = []
+    if isinstance(what, Happening):
+        happenings = [what]
+    elif what is Wish.TICK:
+        happenings = [Happening(Event.DUE, n) for n in _due(fleet, now_s)]
+    elif what in (Wish.STOP, Wish.QUIT):
+        fleet = replace(fleet, stopping=True)
+        event = Event.STOP if what is Wish.STOP else Event.QUIT
+        happenings = [Happening(event, n) for n in range(len(fleet.slots))]
+    elif what is Wish.GROW and not fleet.stopping:
+        fleet, free = _with_free_slot(fleet)
+        happenings = [Happening(Event.HIRE, free)]
+    elif what is Wish.SHRINK and not fleet.stopping:
+        wanted = [n for n, slot in enumerate(fleet.slots) if slot.state in WANTED]
+        happenings = [Happening(Event.DISMISS, n) for n in wanted[1:][-1:]]
+    return _step_slots(fleet, happenings, now_s)
+
+
+def is_serving(fleet: Fleet) -> bool:
+    """Tell whether every slot that is wanted has a worker that is READY."""
+    return all(slot.state in (State.SERVING, State.GONE) for slot in fleet.slots)
+
+
+def is_over(fleet: Fleet) -> bool:
+    """Tell whether nothing is left to do."""
+    return fleet.stopping and all(slot.state is State.GONE for slot in fleet.slots)
+
+
+def next_due_s(fleet: Fleet) -> float | None:
+    """Return when the next TICK matters; None when only events do."""
+    return min((slot.due_s for slot in fleet.slots if slot.due_s is not None), default=None)
+
+
+def _due(fleet: Fleet, now_s: float) -> list[int]:
+    return [
+        n for n, slot in enumerate(fleet.slots) if slot.due_s is not None and slot.due_s <= now_s
+    ]
+
+
+def _with_free_slot(fleet: Fleet) -> tuple[Fleet, int]:
+    states = [slot.state for slot in fleet.slots]
+    if State.GONE in states:
+        return fleet, states.index(State.GONE)
+    return replace(fleet, slots=(*fleet.slots, Slot(State.GONE))), len(states)
+
+
+def _step_slots(fleet: Fleet, happenings: list[Happening], now_s: float) -> tuple[Fleet, Todo]:
+    slots = list(fleet.slots)
+    todo: Todo = []
+    for event, index in happenings:
+        cell = TABLE[slots[index].state][event]
+        if cell.state is not None:
+            slots[index] = _enter(slots[index], cell, fleet.policy, now_s)
+        if cell.action is not None:
+            todo.append((cell.action, index))
+    return replace(fleet, slots=tuple(slots)), todo
+
+
+def _enter(slot: Slot, cell: Cell, policy: Policy, now_s: float) -> Slot:
+    state = cell.state
+    assert state is not None  # noqa: S101 # narrowed for the type checker by the only caller
+    failures = {
+        Blame.NONE: slot.failures,
+        Blame.FAILED: slot.failures + 1,
+        Blame.UNPROVEN: slot.failures + 1,
+        Blame.FORGIVEN: 0,
+    }[cell.blame]
+    waited_for = slot.failures if cell.blame is Blame.UNPROVEN else failures
+    lasts_s = {
+        State.WAITING: policy.backoff_after_s(waited_for),
+        State.STARTING: policy.boot_s,
+        State.SERVING: None if cell.blame is Blame.FORGIVEN else policy.settle_s,
+        State.RETIRING: policy.graceful_s,
+        State.LEAVING: policy.graceful_s,
+        State.KILLED: policy.kill_s,
+        State.CONDEMNED: policy.kill_s,
+        State.GONE: None,
+    }[state]
+    return Slot(state, None if lasts_s is None else now_s + lasts_s, failures)

@@ -1,0 +1,77 @@
+"""Log lines of the form `event key=value`, through the stdlib's `logging`.
+
+Every process. The library face never configures logging: a program that does
+not either sees warnings and errors on stderr, as `logging` has it. The
+command line calls `configure()`.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Final
+
+LOGGER: Final = logging.getLogger("prefork")
+
+_PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f]+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def event(level: int, name: str, **fields: object) -> None:
+    """Log `name key=value ...`; level is one of `logging`'s.
+
+    name: dotted, noun first (`worker.died`). Values that are not one plain
+    word are quoted, control characters escaped: one event is always one line.
+    """
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, "%s", _line(name, fields))
+
+
+def debug(name: str, **fields: object) -> None:
+    """Log what only a person who looks for a fault wants to see."""
+    event(logging.DEBUG, name, **fields)
+
+
+def info(name: str, **fields: object) -> None:
+    """Log a milestone of normal life."""
+    event(logging.INFO, name, **fields)
+
+
+def warning(name: str, **fields: object) -> None:
+    """Log a fault that was mended without help."""
+    event(logging.WARNING, name, **fields)
+
+
+def error(name: str, **fields: object) -> None:
+    """Log a fault that someone should look at."""
+    event(logging.ERROR, name, **fields)
+
+
+def exception(name: str, **fields: object) -> None:
+    """Log the exception being handled, the traceback in lines of its own."""
+    LOGGER.exception("%s", _line(name, fields))  # noqa: LOG004 # the caller is in one
+
+
+def configure(level: int) -> None:
+    """Send prefork's events of this level and above to stderr, with time and level."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+    )
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(level)
+    LOGGER.propagate = False
+
+
+def _line(name: str, fields: Mapping[str, object]) -> str:
+    return " ".join([name, *(f"{key}={_quote(str(value))}" for key, value in fields.items())])
+
+
+def _quote(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + _CONTROL.sub(_escape, text) + '"'
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"

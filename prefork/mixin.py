@@ -1,0 +1,200 @@
+"""`PreforkMixIn`: `serve_forever()` of any socketserver, served by a fleet.
+
+The master calls `serve_forever()` and `shutdown()`; the workers call the rest.
+All other hooks (`get_request`, `verify_request`, `process_request`,
+`finish_request`, `handle_error`, `shutdown_request` ...) are the stdlib's own,
+or the program's; this class stands in front of them and overrides none.
+"""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefork.cpus import available_cpus
+from prefork.fleet import Policy
+from prefork.master import Master, Settings
+from prefork.sockets import endpoint_of
+from prefork.worker import Report, Worker
+
+if TYPE_CHECKING:
+    from socketserver import TCPServer as _Base
+else:
+    _Base = object
+
+
+class PreforkMixIn(_Base):
+    """The third mix-in, beside ForkingMixIn and ThreadingMixIn; name it first.
+
+        class Server(PreforkMixIn, socketserver.TCPServer):
+            workers = 4
+
+    `serve_forever()` makes the calling process the master. It forks the
+    workers, each of which runs the `handle_request` loop on the socket that
+    all have inherited, and replaces those that die. It returns after
+    `shutdown()` (from another thread of the master, or from a handler in a
+    worker) or SIGTERM, when every request in hand and in the accept queue is
+    answered; after SIGQUIT at once; after SIGINT at once, by KeyboardInterrupt
+    as ever. SIGTTIN and SIGTTOU change the number of workers by one. A signal
+    whose handler the program has set itself is left to the program.
+
+    A handler's changes to `self.server` stay in its worker. With ThreadingMixIn
+    or ForkingMixIn as a second mix-in, each worker serves several clients at a
+    time. `service_actions()` is called by the workers, in each turn of their loop.
+
+    Of the stdlib's class variables, `timeout` keeps its meaning: after so many
+    seconds without a request a worker calls `handle_timeout()`.
+    """
+
+    #: Number of workers; "auto": as many as this process may use processors.
+    workers: ClassVar[int | str] = "auto"
+    #: A worker whose handler has neither ended nor moved a byte for so many seconds, and
+    #: does not wait for its client, is reported with its stacks and killed; None: never.
+    heartbeat_timeout: ClassVar[float | None] = 30.0
+    #: How long a worker may take from its fork to the end of `setup_worker()`, in seconds.
+    boot_timeout: ClassVar[float] = 60.0
+    #: How long a graceful end may take, in seconds; who has not finished then is killed.
+    graceful_timeout: ClassVar[float] = 30.0
+
+    _worker: Worker | None = None
+    _master: Master | None = None
+
+    def setup_worker(self) -> None:
+        """Prepare this worker; called once in each, before it serves. Default: nothing.
+
+        The place for what processes must not share: connections to databases,
+        random generators, threads. An exception ends the worker, and another
+        is tried after a pause.
+        """
+
+    def finish_worker(self) -> None:
+        """Clean up in this worker, after its last request. Default: nothing."""
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve by a fleet of workers until `shutdown()` or a signal.
+
+        poll_interval: seconds, as in socketserver, between two calls of
+        `service_actions()` of an idle worker.
+        Raises: KeyboardInterrupt after SIGINT; PlatformError off Linux >= 5.4.
+        """
+        serve_together([self], poll_interval)
+
+    def shutdown(self) -> None:
+        """End `serve_forever()` gracefully.
+
+        In the master it returns when that has ended (unless called by the
+        thread that runs it, where it returns at once: a signal handler may call
+        it). In a worker it asks the master and returns at once.
+        """
+        if self._worker is not None:
+            self._worker.report(Report.SHUTDOWN)
+            return
+        _flags(self)._BaseServer__shutdown_request = True
+        master = self._master
+        if master is not None:
+            master.wake()
+            if master.thread == threading.get_ident():
+                return
+        _flags(self)._BaseServer__is_shut_down.wait()
+
+    def handle_request(self) -> None:
+        """Handle one request, as in socketserver; in a worker without waiting for it."""
+        if self._worker is None:
+            super().handle_request()
+        else:
+            self._handle_request_noblock()
+
+    def _handle_request_noblock(self) -> None:
+        # BaseServer's own, word for word; but the request is known to the worker while it lasts,
+        # whichever hooks the program overrides.
+        worker = self._worker
+        if worker is None:
+            super()._handle_request_noblock()  # type: ignore[misc] # typeshed leaves it out
+            return
+        try:
+            request, client_address = self.get_request()
+        except OSError as error:
+            worker.accept_failed(error)
+            return
+        with worker.in_hand(request):
+            if self.verify_request(request, client_address):
+                try:
+                    self.process_request(request, client_address)
+                except Exception:
+                    self.handle_error(request, client_address)
+                    self.shutdown_request(request)
+                except:
+                    self.shutdown_request(request)
+                    raise
+            else:
+                self.shutdown_request(request)
+        if _flags(self)._BaseServer__shutdown_request:  # a handler has set stdlib's private flag
+            _flags(self)._BaseServer__shutdown_request = False
+            worker.report(Report.SHUTDOWN)
+
+    def enter_worker(self, worker: Worker) -> None:
+        """Get ready to serve in a worker; override `setup_worker` instead."""
+        self._worker, self._master = worker, None
+        if self.socket.gettimeout():
+            # The descriptor is shared and non-blocking; a socket with a timeout would wait in
+            # accept() although another worker was faster. The time is kept as `timeout`.
+            self.timeout = min(filter(None, (self.socket.gettimeout(), self.timeout)))
+            self.socket.settimeout(0.0 if self.socket.type == socket.SOCK_STREAM else None)
+        self.setup_worker()
+
+    def leave_worker(self) -> None:
+        """Finish, in a worker, after its last request; override `finish_worker` instead."""
+        collect: Callable[..., None] | None = getattr(self, "collect_children", None)
+        if collect is not None:  # ForkingMixIn
+            collect(blocking=getattr(self, "block_on_close", True))
+        self.finish_worker()
+
+
+def serve_together(
+    servers: Sequence[PreforkMixIn],
+    poll_interval: float = 0.5,
+    *,
+    what: str | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve several servers by the same fleet: each worker waits for all of them.
+
+    The first one's class variables hold for the fleet. what: for the process
+    titles. on_ready: called in the master when all workers first are READY.
+    Raises: as `PreforkMixIn.serve_forever`.
+    """
+    first = servers[0]
+    settings = Settings(
+        workers=available_cpus() if first.workers == "auto" else int(first.workers),
+        policy=Policy(boot_s=first.boot_timeout, graceful_s=first.graceful_timeout),
+        heartbeat_timeout_s=first.heartbeat_timeout,
+        poll_s=poll_interval,
+        what=what or f"{type(first).__name__} {endpoint_of(first.socket)}",
+    )
+
+    def should_stop() -> bool:
+        return any(_flags(server)._BaseServer__shutdown_request for server in servers)
+
+    master = Master(servers, settings, on_ready, should_stop)
+    for server in servers:
+        _flags(server)._BaseServer__is_shut_down.clear()
+        server._master = master
+    try:
+        master.run()
+    finally:
+        for server in servers:
+            server._master = None
+            _flags(server)._BaseServer__shutdown_request = False
+            _flags(server)._BaseServer__is_shut_down.set()
+    if master.ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def _flags(server: PreforkMixIn) -> Any:
+    """Return the server as the holder of BaseServer's private flags.
+
+    Programs set `_BaseServer__shutdown_request` and wait on
+    `_BaseServer__is_shut_down`, so these stay the ones that count.
+    """
+    return server

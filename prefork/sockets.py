@@ -1,0 +1,203 @@
+"""Addresses from the command line, and a listening socket that workers share.
+
+The master, before and after serving. Nothing here accepts or reads.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from prefork.errors import StartError, UsageError
+
+UNIX_PREFIX: Final = "unix:"
+
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module does not name them
+_SO_DETACH_FILTER: Final = 27
+
+# Classic BPF, as (code, jump if true, jump if false, k), linux/filter.h. The
+# data starts at the TCP header, whose byte 13 holds the flags (RFC 9293 §3.1).
+_DROP_EVERYTHING: Final = [(0x06, 0, 0, 0)]
+_DROP_SYN: Final = [
+    (0x30, 0, 0, 13),  # load byte 13
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # yes: drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # no: pass
+]
+
+_RECEIVE_WAIT: Final = struct.pack("ll", 0, 1000)  # 1 ms, one or a few timer ticks
+
+
+class Endpoint(NamedTuple):
+    """Where to listen. v6only: leave IPv4 to another socket; None: not IPv6."""
+
+    family: socket.AddressFamily
+    address: Any  # what bind() takes: (host, port), (host, port, flow, scope) or a path
+    v6only: bool | None = None
+
+    def __str__(self) -> str:
+        if self.family == socket.AF_UNIX:
+            return UNIX_PREFIX + os.fsdecode(self.address).replace("\0", "@", 1)
+        host, port = self.address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def endpoint_of(sock: socket.socket) -> Endpoint:
+    """Return where a socket listens."""
+    v6only = None
+    if sock.family == socket.AF_INET6:
+        v6only = bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    return Endpoint(socket.AddressFamily(sock.family), sock.getsockname(), v6only)
+
+
+def resolve(bind: str, port: int, kind: socket.SocketKind) -> list[Endpoint]:
+    """Return every endpoint that one -b ADDRESS means.
+
+    bind: IPv4, IPv6 (with or without brackets), a host name (each of its
+    addresses), `unix:/path`, or `unix:@name` in the abstract namespace.
+    Raises: UsageError, StartError when a host has no address.
+    """
+    if bind.startswith(UNIX_PREFIX):
+        return [Endpoint(socket.AF_UNIX, _unix_path(bind.removeprefix(UNIX_PREFIX)))]
+    host = bind[1:-1] if bind.startswith("[") and bind.endswith("]") else bind
+    try:
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        head, colon, tail = host.rpartition(":")
+        if colon and tail.isdecimal():
+            raise UsageError(
+                f"cannot bind to {bind!r}: give the address alone, and the port as PORT"
+                f" (prefork ... {tail} -b {head})"
+            ) from None
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise StartError(f"cannot bind to {bind!r}: {reason}") from None
+    # V6ONLY off is what `python -m http.server -b ::` does, too.
+    return [
+        Endpoint(family, address, False if family == socket.AF_INET6 else None)
+        for family, address in dict.fromkeys((info[0], info[4]) for info in found)
+    ]
+
+
+def everywhere(port: int) -> list[Endpoint]:
+    """Return the endpoints of all interfaces.
+
+    IPv4 and IPv6 have a socket each: on one dual-stack socket, handlers would
+    see IPv4 clients as ::ffff:192.0.2.1 in a tuple of four.
+    """
+    found = [Endpoint(socket.AF_INET, ("0.0.0.0", port))]
+    if _has_ipv6():
+        found.append(Endpoint(socket.AF_INET6, ("::", port, 0, 0), v6only=True))
+    return found
+
+
+def keep_apart(endpoints: list[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints without repetition, IPv6 ones restricted where IPv4 has the port too."""
+    v4_ports = {e.address[1] for e in endpoints if e.family == socket.AF_INET}
+    return list(
+        dict.fromkeys(
+            e._replace(v6only=True)
+            if e.family == socket.AF_INET6 and e.address[1] in v4_ports
+            else e
+            for e in endpoints
+        )
+    )
+
+
+def clear_stale(path: str, kind: socket.SocketKind) -> None:
+    """Remove a socket file that nobody listens on any more.
+
+    Raises: StartError when somebody does, or when the file is no socket.
+    """
+    try:
+        is_socket = stat.S_ISSOCK(Path(path).lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise StartError(f"cannot bind to unix:{path}: a file of that name is there, and no socket")
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.setblocking(False)
+        refused = probe.connect_ex(path) == errno.ECONNREFUSED
+    if not refused:
+        raise StartError(f"cannot bind to unix:{path}: it is in use by a running server")
+    Path(path).unlink(missing_ok=True)
+
+
+class SharedSocket:
+    """A server's socket while several workers wait on it.
+
+    A worker that wakes to find that another was faster must not block in
+    accept() or recvfrom(): streams are non-blocking for that (at the
+    descriptor, so that gettimeout() and accepted sockets stay as they were),
+    and datagram sockets, whose handlers also *send* through them and expect to
+    block, only receive with a time limit of one timer tick.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._stream = sock.type == socket.SOCK_STREAM
+        self._shut = False
+        if self._stream:
+            self._was: bool | bytes = os.get_blocking(sock.fileno())
+            os.set_blocking(sock.fileno(), False)
+        else:
+            self._was = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_WAIT)
+
+    def refuse_new(self) -> bool:
+        """Let no new client in, and keep those that wait in the queue.
+
+        TCP: new SYNs are dropped, so that a client tries again a second later
+        and meets the next server on the port, or a refusal; handshakes under
+        way complete. Datagrams: new ones are dropped. Unix streams: the kernel
+        knows no way back from refusing, False is returned and nothing changes.
+        """
+        if self._stream and self._sock.family == socket.AF_UNIX:
+            return False
+        code = _DROP_SYN if self._stream else _DROP_EVERYTHING
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+        try:
+            self._sock.setsockopt(
+                socket.SOL_SOCKET,
+                _SO_ATTACH_FILTER,
+                struct.pack("HP", len(code), ctypes.addressof(program)),
+            )
+        except OSError:
+            return (
+                False  # closed already, or a kernel without BPF: the queue is drained all the same
+            )
+        self._shut = True
+        return True
+
+    def restore(self) -> None:
+        """Leave the socket as it was found; a closed one is left alone."""
+        if self._sock.fileno() < 0:
+            return
+        if self._shut:
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        if isinstance(self._was, bytes):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._was)
+        else:
+            os.set_blocking(self._sock.fileno(), self._was)
+
+
+def _unix_path(text: str) -> str:
+    path = "\0" + text[1:] if text.startswith("@") else text
+    if not text or text == "@" or "\0" in text:
+        raise UsageError(f"cannot bind to 'unix:{text}': give a path, as in unix:/run/share.sock")
+    if len(os.fsencode(path)) > 107:  # sun_path of unix(7), less its final NUL
+        raise UsageError(f"cannot bind to 'unix:{text}': the path is longer than 107 bytes")
+    return path
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True

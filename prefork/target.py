@@ -1,0 +1,138 @@
+"""TARGET of the command line: what a person names, made into a handler.
+
+The master, before serving. It imports the module that TARGET names, binds
+nothing and starts nothing.
+"""
+
+import difflib
+import functools
+import http.server
+import importlib
+import os
+import socketserver
+import sys
+import traceback
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from prefork.errors import StartError, UsageError
+
+
+class Kind(Enum):
+    """Which family of servers fits a handler."""
+
+    HTTP = "http"
+    STREAM = "tcp"
+    DATAGRAM = "udp"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to serve.
+
+    name: for people and process titles. handler: what socketserver calls with
+    (request, client_address, server). handler_class: the class behind it.
+    """
+
+    name: str
+    kind: Kind
+    handler: Any
+    handler_class: type[socketserver.BaseRequestHandler]
+
+
+def find_folder(text: str) -> Path:
+    """Return the folder as an absolute path.
+
+    Raises: UsageError when it is missing, no folder, or cannot be read.
+    """
+    path = Path(text)
+    if not path.exists():
+        raise UsageError(
+            f"no such directory: {text!r} (TARGET is a directory, module:Class, or a port)"
+        )
+    if not path.is_dir():
+        raise UsageError(f"not a directory: {text!r} (share the directory that holds it)")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"cannot read the directory {text!r}: permission denied")
+    return path.resolve()
+
+
+def names_object(text: str) -> bool:
+    """Tell whether TARGET has the form module:name, and is no directory."""
+    module, colon, name = text.partition(":")
+    words = [*module.split("."), *name.split(".")]
+    return bool(colon) and all(w.isidentifier() for w in words) and not Path(text).is_dir()
+
+
+def find_handler(text: str) -> Target:
+    """Import module:Class and tell what serves it; the current directory is importable.
+
+    Raises: UsageError when there is no such thing or it is no handler,
+    StartError when the module itself fails.
+    """
+    module_name, _, name = text.partition(":")
+    thing = _import(module_name)
+    for part in name.split("."):
+        thing = _member(thing, part, text)
+    handler_class = thing.func if isinstance(thing, functools.partial) else thing
+    if not isinstance(handler_class, type) or not issubclass(
+        handler_class, socketserver.BaseRequestHandler
+    ):
+        raise UsageError(f"cannot serve {text}: {_not_a_handler(thing)}")
+    if issubclass(handler_class, http.server.BaseHTTPRequestHandler):
+        kind = Kind.HTTP
+    elif issubclass(handler_class, socketserver.DatagramRequestHandler):
+        kind = Kind.DATAGRAM
+    else:
+        kind = Kind.STREAM
+    return Target(text, kind, thing, handler_class)
+
+
+def _import(name: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise UsageError(
+                f"no module named {error.name!r} in the current directory or on sys.path"
+            ) from None
+        raise StartError(f"cannot import {name}: {_last_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise StartError(f"cannot import {name}: {_last_line(error)}") from error
+
+
+def _member(thing: Any, name: str, text: str) -> Any:
+    try:
+        return getattr(thing, name)
+    except AttributeError:
+        near = difflib.get_close_matches(name, [n for n in dir(thing) if n[0] != "_"], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"cannot serve {text}: there is no {name!r} in it{hint}") from None
+
+
+def _not_a_handler(thing: Any) -> str:
+    if isinstance(thing, type) and issubclass(thing, socketserver.BaseServer):
+        return "it is a server class; name its handler class, prefork brings the server"
+    if callable(thing):
+        return (
+            "it is no subclass of socketserver.BaseRequestHandler, and WSGI applications"
+            " are not supported yet"
+        )
+    return f"it is a {type(thing).__name__}, not a handler class"
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the exception as one line, with the place in the program where it arose."""
+    text = " ".join("".join(traceback.format_exception_only(error)[-1:]).split())
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    own = [f for f in frames if Path(f.filename) != Path(__file__)]
+    if isinstance(error, SyntaxError) or not own:
+        place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else ""
+    else:
+        place = f"{own[-1].filename}:{own[-1].lineno}"
+    return f"{text} ({place})" if place else text

@@ -1,0 +1,302 @@
+"""One worker: the `handle_request` loop over the servers it inherited.
+
+The child only. It waits on all listening sockets in one epoll, calls the
+server whose socket is ready, and beats. It leaves when the scoreboard says so
+(SIGTERM makes it look), when SIGQUIT comes, or when the master has died.
+
+It never forks, never closes a server for good (a `server_close()` override may
+remove a socket file that the other workers still serve), and knows a server
+only by the methods of `Server`.
+"""
+
+import ctypes
+import errno
+import faulthandler
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Protocol
+
+from setproctitle import setproctitle
+
+from prefork import log
+from prefork.clients import Clients
+from prefork.scoreboard import Order, Slot
+from prefork.signals import SignalPipe, react
+
+#: How long idle keep-alive clients may still send a request after the order to go.
+LINGER_S: Final = 2.0
+#: How often, after that, those idle for this long are hung up on.
+LINGER_AGAIN_S: Final = 0.5
+#: How long an orphan may take to finish what is in hand.
+ORPHAN_S: Final = 1.0
+#: How long accepting pauses when descriptors or memory are short.
+SHORTAGE_S: Final = 0.1
+
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class Server(Protocol):
+    """What a worker knows of a server: socketserver's own names, and two more."""
+
+    socket: socket.socket
+    timeout: float | None
+
+    def fileno(self) -> int:
+        """Return the listening socket's descriptor."""
+
+    def handle_request(self) -> None:
+        """Take one request if there is one; never block for it."""
+
+    def handle_timeout(self) -> None:
+        """Do what is due when no request came within `timeout` seconds."""
+
+    def service_actions(self) -> None:
+        """Do what is due in each turn of the loop."""
+
+    def enter_worker(self, worker: "Worker") -> None:
+        """Get ready to serve in this process."""
+
+    def leave_worker(self) -> None:
+        """Finish what `process_request` handed to threads and processes."""
+
+
+class Report(IntEnum):
+    """What a worker tells the master, by a record on a pipe."""
+
+    READY = 1
+    ASKED = 2  #: SIGTERM came, but the scoreboard has no order: somebody else sent it
+    SHUTDOWN = 3  #: `shutdown()` was called by a handler
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place in the fleet.
+
+    report_fd: the write end of the master's pipe. lifeline_fd: end of file
+    there means that the master is dead.
+    """
+
+    index: int
+    slot: Slot
+    report_fd: int
+    lifeline_fd: int
+
+
+class Worker:
+    """The state of this process.
+
+    poll_s: the longest wait between two heartbeats. what: for the title.
+    """
+
+    def __init__(self, place: Place, servers: Sequence[Server], poll_s: float, what: str) -> None:
+        self.clients = Clients(place.slot)
+        self._place = place
+        self._slot = place.slot
+        self._servers = servers
+        self._poll_s = poll_s
+        name = f"prefork: worker {place.index} [{what}]"
+        self._titles = f"{name} idle", f"{name} busy"
+        self._title: str | None = None
+        self._master: int | None = os.getppid()
+        self._leaving = False
+        self._short_since_s: float | None = None
+
+    def run(self, let_signals_through: Callable[[], None]) -> None:
+        """Serve until told to leave; the caller ends the process.
+
+        let_signals_through: signals are blocked until it is called.
+        """
+        signals = SignalPipe(
+            {
+                signal.SIGTERM: self._on_term,
+                signal.SIGINT: None,  # from the terminal; the master decides what it means
+                signal.SIGQUIT: _on_quit,
+            }
+        )
+        let_signals_through()
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != self._master:
+            self._on_term()  # it died before it could be watched
+        os.register_at_fork(after_in_child=self._disown)
+        if sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__, all_threads=True)
+        self._show_busy(busy=False)
+        for server in self._servers:
+            server.enter_worker(self)
+        self.report(Report.READY)
+        self._serve(signals)
+        self._finish(signals)
+
+    def report(self, what: Report) -> None:
+        """Tell the master; a dead one does not matter any more."""
+        record = b"%c%c%c" % (what, self._place.index & 0xFF, self._place.index >> 8)
+        record += os.getpid().to_bytes(5, "little")
+        with suppress(OSError):
+            os.write(self._place.report_fd, record)
+
+    @contextmanager
+    def in_hand(self, request: object) -> Iterator[None]:
+        """Show and time a request while the server's hooks run."""
+        self.clients.adopt(request)
+        self._show_busy(busy=True)
+        try:
+            yield
+        finally:
+            self.clients.release(request)
+            self._show_busy(busy=bool(self.clients))
+
+    def accept_failed(self, error: OSError) -> None:
+        """Pause when the machine is short of descriptors or memory; else the client was gone.
+
+        Without the pause the ready listener would spin this process until
+        something else frees a descriptor.
+        """
+        if error.errno not in _SHORTAGE:
+            return
+        if self._short_since_s is None or time.monotonic() - self._short_since_s > 60:
+            self._short_since_s = time.monotonic()
+            log.warning("worker.short", slot=self._place.index, reason=error.strerror)
+        time.sleep(SHORTAGE_S)
+
+    def _serve(self, signals: SignalPipe) -> None:
+        with select.epoll() as epoll:
+            epoll.register(signals.fileno(), select.EPOLLIN)
+            epoll.register(self._place.lifeline_fd, select.EPOLLIN)
+            by_fd: dict[int, Server] = {}
+            last_request_s = dict.fromkeys(range(len(self._servers)), time.monotonic())
+            self._listen(epoll, by_fd)
+            while not self._leaving:
+                self._beat()
+                for fd, _ in epoll.poll(self._poll_s, 1):
+                    if fd in by_fd:
+                        by_fd[fd].handle_request()
+                        last_request_s[self._servers.index(by_fd[fd])] = time.monotonic()
+                        _requeue(epoll, fd)
+                    elif fd == self._place.lifeline_fd:
+                        self._on_term()
+                    else:
+                        signals.read()
+                    break
+                else:
+                    self._idle(last_request_s)
+                    self._listen(epoll, by_fd)
+                for server in self._servers:
+                    server.service_actions()
+
+    def _listen(self, epoll: select.epoll, by_fd: dict[int, Server]) -> None:
+        """Watch each server's socket, also one that a program put in the place of the first."""
+        for server in self._servers:
+            fd = server.fileno()
+            if fd >= 0 and by_fd.get(fd) is not server:
+                by_fd[fd] = server
+                # EXCLUSIVE: a client wakes one idle worker, not all of them.
+                epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+
+    def _beat(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._slot.beat_ns = self.clients.oldest_sign_of_life_ns(now_ns)
+
+    def _idle(self, last_request_s: dict[int, float]) -> None:
+        self._show_busy(busy=bool(self.clients))
+        now_s = time.monotonic()
+        for index, server in enumerate(self._servers):
+            if server.timeout is not None and now_s - last_request_s[index] >= server.timeout:
+                last_request_s[index] = now_s
+                server.handle_timeout()
+
+    def _finish(self, signals: SignalPipe) -> None:
+        """Answer what must be answered before this process may end."""
+        for server in self._servers:
+            if self._slot.order == Order.DRAIN:
+                _drain(server)
+        poll = select.poll()
+        poll.register(signals.fileno(), select.POLLIN)
+        while self.clients:
+            self._beat()
+            # Threads close their sockets without telling this one; look again soon.
+            poll.poll(20)
+            signals.read()
+        for server in self._servers:
+            server.leave_worker()
+        # As the interpreter does at its end (socketserver's daemon_threads).
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+
+    def _disown(self) -> None:
+        """Be no worker any more: this is a process that a handler has forked."""
+        self._slot.detach()
+        self._master = None
+
+    def _on_term(self) -> None:
+        if self._master is None:
+            return  # the worker waits for its children, and its end is theirs
+        if os.getppid() != self._master:
+            # Nobody is left to end a handler that takes too long: SIGALRM's
+            # default action does, in the kernel.
+            self._slot.order = Order.RETIRE
+            self._leaving = True
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
+        elif self._slot.order == Order.SERVE:
+            self.report(Report.ASKED)  # its order follows
+        elif not self._leaving:
+            self._leaving = True
+            # A handler may wait for an idle client in this very thread: only a
+            # signal reaches it there.
+            react(signal.SIGALRM, self._on_alarm)
+            signal.setitimer(signal.ITIMER_REAL, LINGER_S, LINGER_AGAIN_S)
+
+    def _on_alarm(self) -> None:
+        self.clients.hang_up_idle(int(LINGER_AGAIN_S * 1e9))
+
+    def _show_busy(self, *, busy: bool) -> None:
+        title = self._titles[busy]
+        if title is not self._title:
+            self._title = title
+            setproctitle(title)
+
+
+def _on_quit() -> None:
+    os._exit(0)
+
+
+def _requeue(epoll: select.epoll, fd: int) -> None:
+    """Go to the end of the line of waiting workers.
+
+    The kernel wakes exclusive waiters in the order of their registration; the
+    first would take every client that comes while it idles.
+    """
+    try:
+        epoll.unregister(fd)
+        epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+    except OSError:
+        pass  # a handler closed its server's socket: the idle turn looks for another
+
+
+def _drain(server: Server) -> None:
+    """Take what waits in the server's queue.
+
+    The master has shut the door behind it where the kernel can; where not, as
+    many clients are taken as the queue can have held. First in, first out:
+    whoever came before the stop is among them.
+    """
+    limit = getattr(server, "request_queue_size", 0) + 1
+    bounded = server.socket.family == socket.AF_UNIX and server.socket.type == socket.SOCK_STREAM
+    taken = 0
+    poll = select.poll()
+    poll.register(server.fileno(), select.POLLIN)
+    while poll.poll(0) and not (bounded and taken >= limit):
+        server.handle_request()
+        taken += 1

@@ -1,0 +1,251 @@
+"""Real daemons for tests: start them, wait for facts, end them.
+
+Nothing here sleeps. Each wait blocks on what it waits for (a pipe, a notify
+socket, a pidfd, a child) and fails with what the daemon said when the deadline
+passes.
+"""
+
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+DEADLINE_S = 20.0
+
+
+class Log:
+    """A stream's lines, as they come; reading it never blocks the writer."""
+
+    def __init__(self, stream):
+        self._lines: list[str] = []
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream):
+        with stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def lines(self) -> list[str]:
+        with self._changed:
+            return list(self._lines)
+
+    def wait_for(self, pattern: str, count: int = 1, deadline_s: float = DEADLINE_S) -> re.Match:
+        """Return the match of the count-th line with this pattern, waiting for it to come."""
+        compiled = re.compile(pattern)
+        limit = time.monotonic() + deadline_s
+        with self._changed:
+            while True:
+                found = [m for m in map(compiled.search, self._lines) if m]
+                if len(found) >= count:
+                    return found[count - 1]
+                left = limit - time.monotonic()
+                if self._closed or not self._changed.wait(max(0.0, left)) and left <= 0:
+                    said = "\n".join(self._lines)
+                    raise AssertionError(f"no {pattern!r} (x{count}) in:\n{said}")
+
+    def wait_closed(self, deadline_s: float = DEADLINE_S) -> list[str]:
+        """Return all lines once every process that held the stream has ended."""
+        self._thread.join(deadline_s)
+        assert not self._thread.is_alive(), "a process still holds the stream:\n" + self.text()
+        return self.lines()
+
+    def text(self) -> str:
+        return "\n".join(self.lines())
+
+
+class Daemon:
+    """One running program; the context manager's end is its end, and its children's."""
+
+    def __init__(self, command: Iterable[object], cwd: Path | str | None = None, **environ: str):
+        self.command = [str(word) for word in command]
+        self._notify_dir = tempfile.TemporaryDirectory(prefix="prefork-test-")
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        path = f"{self._notify_dir.name}/notify"
+        self._notify.bind(path)
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "NOTIFY_"))}
+        env |= {"NOTIFY_SOCKET": path, "PYTHONUNBUFFERED": "1"} | environ
+        self.process = subprocess.Popen(
+            self.command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        )
+        self.out = Log(self.process.stdout)
+        self.log = Log(self.process.stderr)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def __enter__(self) -> "Daemon":
+        return self
+
+    def __exit__(self, kind, error, trace):
+        left = children(self.pid)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in left:
+            wait_gone(pid)
+        self._notify.close()
+        self._notify_dir.cleanup()
+        if error is not None:
+            print(f"$ {shlex.join(self.command)}\n{self.out.text()}\n{self.log.text()}")
+
+    def wait_notified(self, state: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until the service manager would have been told `state`."""
+        self._notify.settimeout(deadline_s)
+        told = []
+        while state not in told:
+            try:
+                told += self._notify.recv(4096).decode().splitlines()
+            except TimeoutError:
+                raise AssertionError(f"not told {state}:\n{self.log.text()}") from None
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> int:
+        """Return the exit status once the program has ended by itself."""
+        try:
+            return self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs:\n{self.log.text()}") from None
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        self.send(signum)
+        return self.wait()
+
+    def workers(self) -> list[int]:
+        return children(self.pid)
+
+
+class Prefork(Daemon):
+    """The installed command, started and READY."""
+
+    def __init__(self, *arguments: object, cwd: Path | str | None = None, **environ: str):
+        super().__init__([sys.executable, "-m", "prefork", *arguments], cwd=cwd, **environ)
+
+    def __enter__(self) -> "Prefork":
+        try:
+            self.wait_notified("READY=1")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    @property
+    def at(self) -> str:
+        return self.log.wait_for(r"master\.listening .*\bat=(\S+)")[1].strip('"')
+
+    @property
+    def port(self) -> int:
+        return int(self.at.split(",")[0].rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Script(Daemon):
+    """A program of a test's own, which prints `PORT n` when it listens."""
+
+    def __init__(self, folder: Path, source: str, **environ: str):
+        path = folder / "program.py"
+        path.write_text(source)
+        super().__init__([sys.executable, path], cwd=folder, **environ)
+
+    @property
+    def port(self) -> int:
+        return int(self.out.wait_for(r"^PORT (\d+)$")[1])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+
+def children(pid: int) -> list[int]:
+    """Return the PIDs of a process's children, oldest first; none if it has ended."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return sorted(found)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_gone(pid: int, deadline_s: float = DEADLINE_S) -> None:
+    """Wait until a process, ours or not, has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([pidfd], [], [], deadline_s)
+        assert ready, f"process {pid} still runs: {title(pid)}"
+    finally:
+        os.close(pidfd)
+
+
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def converse(address, data: bytes = b"", deadline_s: float = DEADLINE_S) -> bytes:
+    """Connect, send, and return all that comes until the server closes."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as client:
+        client.settimeout(deadline_s)
+        client.connect(address)
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        return read_all(client)
+
+
+def read_all(client: socket.socket) -> bytes:
+    parts = []
+    while part := client.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def wait_until(fact, deadline_s: float = DEADLINE_S, what: str = "") -> None:
+    """Wait for something that nothing announces, such as a process title; 10 ms a look."""
+    limit = time.monotonic() + deadline_s
+    pause = threading.Event()
+    while not fact():
+        assert time.monotonic() < limit, f"never came true: {what or fact}"
+        pause.wait(0.01)
