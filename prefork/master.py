@@ -270,6 +270,7 @@ class Master:
         log.debug("worker.started", slot=index, pid=pid)
 
     def _order(self, index: int, order: Order) -> None:
+        log.debug("worker.ordered", slot=index, order=order.name)
         self._board[index].order = order
         self._send(index, signal.SIGTERM)
 

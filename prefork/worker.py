@@ -108,6 +108,7 @@ class Worker:
         name = f"prefork: worker {place.index} [{what}]"
         self._titles = f"{name} idle", f"{name} busy"
         self._title: str | None = None
+        self._pid = os.getpid()
         self._master: int | None = os.getppid()
         self._leaving = False
         self._short_since_s: float | None = None
@@ -235,9 +236,15 @@ class Worker:
                 thread.join()
 
     def _disown(self) -> None:
-        """Be no worker any more: this is a process that a handler has forked."""
+        """Be no worker any more: this is a process that a request has forked."""
         self._slot.detach()
-        self._master = None
+        worker, self._master = self._pid, None
+        # The requests that ForkingMixIn runs in processes of their own end with the worker, which
+        # waits for them while it can. What else a handler forks is its own affair.
+        if any(hasattr(server, "active_children") for server in self._servers):
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != worker:
+                os._exit(1)
 
     def _on_term(self) -> None:
         if self._master is None:

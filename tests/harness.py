@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 DEADLINE_S = 20.0
 
@@ -56,7 +57,7 @@ class Log:
                 if len(found) >= count:
                     return found[count - 1]
                 left = limit - time.monotonic()
-                if self._closed or not self._changed.wait(max(0.0, left)) and left <= 0:
+                if self._closed or (not self._changed.wait(max(0.0, left)) and left <= 0):
                     said = "\n".join(self._lines)
                     raise AssertionError(f"no {pattern!r} (x{count}) in:\n{said}")
 
@@ -99,7 +100,7 @@ class Daemon:
     def pid(self) -> int:
         return self.process.pid
 
-    def __enter__(self) -> "Daemon":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind, error, trace):
@@ -148,7 +149,7 @@ class Prefork(Daemon):
     def __init__(self, *arguments: object, cwd: Path | str | None = None, **environ: str):
         super().__init__([sys.executable, "-m", "prefork", *arguments], cwd=cwd, **environ)
 
-    def __enter__(self) -> "Prefork":
+    def __enter__(self) -> Self:
         try:
             self.wait_notified("READY=1")
         except BaseException:

@@ -1,0 +1,245 @@
+"""Every cell of the supervision table, and the arithmetic around it."""
+
+import itertools
+import random
+
+import pytest
+
+from prefork.fleet import (
+    TABLE,
+    Action,
+    Event,
+    Fleet,
+    Happening,
+    Policy,
+    Slot,
+    State,
+    Wish,
+    is_over,
+    is_serving,
+    new_fleet,
+    next_due_s,
+    step,
+)
+
+POLICY = Policy(
+    boot_s=60,
+    graceful_s=30,
+    kill_s=2,
+    settle_s=1,
+    backoff_s=1,
+    backoff_factor=1.5,
+    backoff_cap_s=30,
+)
+NOW_S = 1000.0
+
+W, S, V = State.WAITING, State.STARTING, State.SERVING
+R, L, K = State.RETIRING, State.LEAVING, State.KILLED
+C, G = State.CONDEMNED, State.GONE
+
+# The whole table, written down a second time: (state, action, due in s, failures) of a slot that
+# had two failures, or None where nothing may change.
+EXPECTED = {
+    W: {
+        Event.DUE: (S, Action.START, 60, 2),
+        Event.DISMISS: (G, None, None, 2),
+        Event.STOP: (G, None, None, 2),
+        Event.QUIT: (G, None, None, 2),
+    },
+    S: {
+        Event.DUE: (K, Action.ABORT, 2, 3),
+        Event.READY: (V, None, 1, 2),
+        Event.ASKED: (R, Action.RETIRE, 30, 2),
+        Event.DIED: (W, None, 2.25, 3),
+        Event.DISMISS: (L, Action.RETIRE, 30, 2),
+        Event.STOP: (L, Action.DRAIN, 30, 2),
+        Event.QUIT: (C, Action.QUIT, 2, 2),
+    },
+    V: {
+        Event.DUE: (V, None, None, 0),
+        Event.ASKED: (R, Action.RETIRE, 30, 2),
+        Event.STUCK: (K, Action.ABORT, 2, 2),
+        Event.DIED: (W, None, 1.5, 3),
+        Event.DISMISS: (L, Action.RETIRE, 30, 2),
+        Event.STOP: (L, Action.DRAIN, 30, 2),
+        Event.QUIT: (C, Action.QUIT, 2, 2),
+    },
+    R: {
+        Event.DUE: (K, Action.ABORT, 2, 2),
+        Event.DIED: (W, None, 1.5, 2),
+        Event.DISMISS: (L, None, 30, 2),
+        Event.STOP: (L, Action.DRAIN, 30, 2),
+        Event.QUIT: (C, Action.QUIT, 2, 2),
+    },
+    L: {
+        Event.DUE: (C, Action.ABORT, 2, 2),
+        Event.DIED: (G, None, None, 2),
+        Event.STOP: (L, Action.DRAIN, 30, 2),
+        Event.QUIT: (C, Action.QUIT, 2, 2),
+    },
+    K: {
+        Event.DUE: (K, Action.KILL, 2, 2),
+        Event.DIED: (W, None, 1.5, 2),
+        Event.DISMISS: (C, None, 2, 2),
+        Event.STOP: (C, None, 2, 2),
+        Event.QUIT: (C, Action.KILL, 2, 2),
+    },
+    C: {
+        Event.DUE: (C, Action.KILL, 2, 2),
+        Event.DIED: (G, None, None, 2),
+    },
+    G: {
+        Event.HIRE: (S, Action.START, 60, 2),
+    },
+}
+
+
+@pytest.mark.parametrize(("state", "event"), [*itertools.product(State, Event)])
+def test_each_state_meets_each_event_as_written(state, event):
+    slot = Slot(state, due_s=NOW_S + 7, failures=2)
+    fleet, todo = step(Fleet((slot,), POLICY), Happening(event, 0), NOW_S)
+    expected = EXPECTED[state].get(event)
+    if expected is None:
+        assert fleet.slots == (slot,)
+        assert todo == []
+    else:
+        to, action, lasts_s, failures = expected
+        due_s = None if lasts_s is None else NOW_S + lasts_s
+        assert fleet.slots == (Slot(to, due_s, failures),)
+        assert todo == ([] if action is None else [(action, 0)])
+
+
+def test_the_table_is_total():
+    assert set(TABLE) == set(State)
+    assert all(set(row) == set(Event) for row in TABLE.values())
+
+
+def test_a_step_touches_no_other_slot():
+    before = Fleet((Slot(V), Slot(V), Slot(V)), POLICY)
+    after, _ = step(before, Happening(Event.DIED, 1), NOW_S)
+    assert [s.state for s in after.slots] == [V, W, V]
+
+
+def test_a_new_fleet_starts_all_its_workers_at_once():
+    fleet, todo = step(new_fleet(3, POLICY, NOW_S), Wish.TICK, NOW_S)
+    assert todo == [(Action.START, 0), (Action.START, 1), (Action.START, 2)]
+    assert not is_serving(fleet)
+    for n in range(3):
+        fleet, _ = step(fleet, Happening(Event.READY, n), NOW_S)
+    assert is_serving(fleet)
+
+
+def test_a_tick_moves_only_what_is_due():
+    slots = (Slot(W, NOW_S), Slot(W, NOW_S + 0.1), Slot(V, None))
+    fleet, todo = step(Fleet(slots, POLICY), Wish.TICK, NOW_S)
+    assert todo == [(Action.START, 0)]
+    assert fleet.slots[1:] == slots[1:]
+
+
+def test_deaths_before_ready_back_off_to_the_cap_and_never_end_the_fleet():
+    fleet, now_s, waits = new_fleet(1, POLICY, NOW_S), NOW_S, []
+    for _ in range(200):
+        fleet, todo = step(fleet, Wish.TICK, now_s)
+        assert todo == [(Action.START, 0)]
+        fleet, _ = step(fleet, Happening(Event.DIED, 0), now_s)
+        waits.append(next_due_s(fleet) - now_s)
+        now_s = next_due_s(fleet)
+    assert waits[:4] == pytest.approx([1, 1.5, 2.25, 3.375])
+    assert waits[-1] == 30
+    assert not is_over(fleet)
+
+
+def test_a_proven_worker_is_replaced_at_once():
+    fleet = Fleet((Slot(V, NOW_S, failures=5),), POLICY)
+    fleet, _ = step(fleet, Wish.TICK, NOW_S)  # it has settled
+    fleet, _ = step(fleet, Happening(Event.DIED, 0), NOW_S)
+    assert next_due_s(fleet) == NOW_S
+
+
+def test_a_worker_that_dies_right_after_ready_again_and_again_backs_off():
+    fleet, waits = new_fleet(1, POLICY, NOW_S), []
+    now_s = NOW_S
+    for _ in range(4):
+        fleet, _ = step(fleet, Wish.TICK, now_s)
+        fleet, _ = step(fleet, Happening(Event.READY, 0), now_s)
+        fleet, _ = step(fleet, Happening(Event.DIED, 0), now_s)
+        waits.append(next_due_s(fleet) - now_s)
+        now_s = next_due_s(fleet)
+    assert waits == pytest.approx([0, 1, 1.5, 2.25])
+
+
+def test_a_stop_is_over_when_the_last_worker_has_gone():
+    fleet = Fleet((Slot(V), Slot(S, NOW_S + 60), Slot(W, NOW_S + 5), Slot(K, NOW_S + 1)), POLICY)
+    fleet, todo = step(fleet, Wish.STOP, NOW_S)
+    assert todo == [(Action.DRAIN, 0), (Action.DRAIN, 1)]
+    assert [s.state for s in fleet.slots] == [L, L, G, C]
+    for n in (0, 1, 3):
+        assert not is_over(fleet)
+        fleet, todo = step(fleet, Happening(Event.DIED, n), NOW_S)
+        assert todo == []
+    assert is_over(fleet)
+
+
+def test_a_quit_during_a_stop_hurries():
+    fleet, _ = step(Fleet((Slot(V), Slot(K, NOW_S + 2)), POLICY), Wish.STOP, NOW_S)
+    fleet, todo = step(fleet, Wish.QUIT, NOW_S + 1)
+    assert todo == [(Action.QUIT, 0)]
+    assert next_due_s(fleet) == NOW_S + 2
+    fleet, todo = step(fleet, Wish.TICK, NOW_S + 3)
+    assert todo == [(Action.KILL, 0), (Action.KILL, 1)]
+
+
+def test_growing_revives_a_gone_slot_before_it_adds_one():
+    fleet, todo = step(Fleet((Slot(V), Slot(G)), POLICY), Wish.GROW, NOW_S)
+    assert todo == [(Action.START, 1)]
+    fleet, todo = step(fleet, Wish.GROW, NOW_S)
+    assert todo == [(Action.START, 2)]
+    assert [s.state for s in fleet.slots] == [V, S, S]
+
+
+def test_shrinking_takes_the_last_worker_and_never_the_only_one():
+    fleet, todo = step(Fleet((Slot(V), Slot(V), Slot(L, NOW_S)), POLICY), Wish.SHRINK, NOW_S)
+    assert todo == [(Action.RETIRE, 1)]
+    fleet, todo = step(fleet, Wish.SHRINK, NOW_S)
+    assert todo == []
+    assert [s.state for s in fleet.slots] == [V, L, L]
+
+
+@pytest.mark.parametrize("wish", [Wish.GROW, Wish.SHRINK])
+def test_a_stopping_fleet_is_not_resized(wish):
+    stopping, _ = step(Fleet((Slot(V), Slot(V)), POLICY), Wish.STOP, NOW_S)
+    assert step(stopping, wish, NOW_S) == (stopping, [])
+
+
+def test_no_sequence_of_happenings_starts_a_worker_in_a_slot_that_has_one():
+    """A model of the processes follows the actions; 300 random lives of 200 happenings each."""
+    chance = random.Random(20261120)
+    for _ in range(300):
+        fleet, now_s, alive = new_fleet(3, POLICY, 0.0), 0.0, set()
+        for _ in range(200):
+            now_s += chance.choice([0.0, 0.5, 3.0, 40.0])
+            kind = chance.choice(["tick", "ready", "die", "asked", "stuck", "grow", "shrink"])
+            what = {"tick": Wish.TICK, "grow": Wish.GROW, "shrink": Wish.SHRINK}.get(kind)
+            if chance.random() < 0.01:
+                what = chance.choice([Wish.STOP, Wish.QUIT])
+            if what is None:
+                if not alive:
+                    continue
+                slot = chance.choice(sorted(alive))
+                if kind == "die":
+                    alive.discard(slot)
+                    kind = "died"
+                what = Happening(Event[kind.upper()], slot)
+            fleet, todo = step(fleet, what, now_s)
+            for action, slot in todo:
+                if action is Action.START:
+                    assert slot not in alive
+                    alive.add(slot)
+                else:
+                    assert slot in alive
+            occupied = {n for n, s in enumerate(fleet.slots) if s.state not in (W, G)}
+            assert occupied == alive
+        fleet, _ = step(fleet, Wish.QUIT, now_s)
+        for slot in alive:
+            fleet, _ = step(fleet, Happening(Event.DIED, slot), now_s)
+        assert is_over(fleet)
