@@ -16,6 +16,7 @@ replaced is waited for at the end, and exempt from the heartbeat.
 
 import contextlib
 import functools
+import os
 import socket
 import threading
 import time
@@ -27,7 +28,6 @@ from prefork.scoreboard import Activity, Slot
 
 _RECEIVES: Final = ("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
 _SENDS: Final = ("send", "sendall", "sendmsg", "sendto", "sendfile")
-_LETS_GO: Final = ("close", "detach")
 
 
 class _Client:
@@ -35,16 +35,28 @@ class _Client:
 
     silent_since_ns: when bytes last moved or, 0, exempt: it waits for its client.
     moved_ns: when bytes last moved. quiet: nothing received since our last
-    answer. thread: the ident of the thread that last used the socket.
+    answer. thread: the ident of the thread that last used the socket. inode: of
+    a socket that lives on in another object, which TLS in a handler leads to.
     """
 
-    __slots__ = ("moved_ns", "quiet", "silent_since_ns", "sock", "thread")
+    __slots__ = ("inode", "moved_ns", "quiet", "silent_since_ns", "sock", "thread")
 
     def __init__(self, sock: socket.socket, now_ns: int, thread: int) -> None:
         self.sock = weakref.ref(sock)
         self.silent_since_ns = self.moved_ns = now_ns
         self.quiet = True
         self.thread = thread
+        self.inode: int | None = None
+
+    def is_open(self, fd: int) -> bool:
+        """Tell whether the descriptor that was accepted is still this socket."""
+        if self.inode is not None:
+            try:
+                return os.fstat(fd).st_ino == self.inode
+            except OSError:
+                return False
+        sock = self.sock()
+        return sock is not None and sock.fileno() == fd
 
 
 class Clients:
@@ -81,11 +93,15 @@ class Clients:
             if client is not None and client.thread == self._main:
                 client.silent_since_ns = 0  # whoever has it now has not used it yet
 
-    def __bool__(self) -> bool:
-        """Tell whether a client is still in hand."""
+    @property
+    def in_hand(self) -> int:
+        """How many clients there are, give or take those that went without a word."""
+        return len(self._by_fd)
+
+    def any_left(self) -> bool:
+        """Tell whether a client is still in hand, after a look at each."""
         for fd, client in list(self._by_fd.items()):
-            sock = client.sock()
-            if sock is None or sock.fileno() != fd:
+            if not client.is_open(fd):
                 self._by_fd.pop(fd, None)
         return bool(self._by_fd)
 
@@ -138,7 +154,8 @@ class Clients:
             members: dict[str, Any] = {"__slots__": (), "__module__": plain.__module__}
             members |= {n: self._noting(getattr(plain, n), received=True) for n in _RECEIVES}
             members |= {n: self._noting(getattr(plain, n), received=False) for n in _SENDS}
-            members |= {n: self._forgetting(getattr(plain, n)) for n in _LETS_GO}
+            members["close"] = self._forgetting(plain.close)
+            members["detach"] = self._parting(plain.detach)
             known = self._metered[plain] = type(plain.__name__, (plain,), members)
         return known
 
@@ -161,3 +178,13 @@ class Clients:
             return plain(sock)
 
         return forgetting
+
+    def _parting(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def parting(sock: socket.socket) -> Any:
+            client = self._wait(sock)  # and is exempt from here on: nobody tells what moves
+            if client is not None:
+                client.inode = os.fstat(sock.fileno()).st_ino
+            return plain(sock)
+
+        return parting

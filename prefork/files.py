@@ -67,3 +67,7 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
 
 class FolderRequestHandler(FolderOptions):
     """Serve one folder: the handler of `prefork DIRECTORY`."""
+
+    #: Seconds without a byte moved after which a client is let go (nginx: 60). Browsers open
+    #: spare connections and keep them; each holds a thread here.
+    timeout = 60

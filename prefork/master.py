@@ -1,4 +1,4 @@
-"""The master: performs what `fleet` decides, and is the only caller of fork and wait.
+"""The master: performs what `fleet` decides, on the processes that `children` holds.
 
 It runs in the thread that calls `run()`, one loop for everything: signals,
 reports of workers, deaths (a pidfd each), time. It owns the listening sockets
@@ -17,15 +17,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from functools import partial
+from typing import Final
 
 from setproctitle import getproctitle, setproctitle
 
 from prefork import fleet, log
+from prefork.children import Child, Children
 from prefork.errors import PlatformError
 from prefork.fleet import Action, Event, Happening, Policy, State, Wish
 from prefork.scoreboard import CAPACITY, Activity, Order, Scoreboard
-from prefork.signals import SignalPipe, held_back
+from prefork.signals import SignalPipe
 from prefork.sockets import SharedSocket
 from prefork.worker import Place, Report, Server, Worker
 
@@ -40,15 +42,6 @@ _WISHES: Final = {
 }
 
 _UNTOUCHED: Final = (signal.SIG_DFL, signal.default_int_handler)
-
-
-@dataclass(slots=True)
-class _Child:
-    """A worker's process. doom: why the master itself ended it, if it did."""
-
-    pid: int
-    pidfd: int
-    doom: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +88,18 @@ class Master:
         self._poll_s = settings.poll_s if limit_s is None else min(settings.poll_s, limit_s / 3)
         self._on_ready: Callable[[], None] | None = on_ready
         self._should_stop = should_stop
-        self._children: dict[int, _Child] = {}
+        self._is_init = os.getpid() == 1
         self._looked_s = 0.0
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._open = True
+        self._lock = threading.RLock()  # a signal handler may call wake() while close holds it
 
     def wake(self) -> None:
         """Make `run()` look at once whether it should stop; any thread may call this."""
-        if self._open:
-            with suppress(OSError):  # full: it will wake; closed: it has ended
-                os.write(self._wake_w, b"w")
+        with self._lock:
+            if self._open:
+                with suppress(BlockingIOError):  # full: it will wake
+                    os.write(self._wake_w, b"w")
 
     def run(self) -> None:
         """Start the fleet and return when it is over."""
@@ -124,7 +119,8 @@ class Master:
             stack.callback(setproctitle, title)
             setproctitle(f"prefork: master [{self._settings.what}]")
             stack.enter_context(_frozen_heap())
-            stack.callback(self._end_by_force)
+            self._children = Children(self._selector)
+            stack.callback(self._children.end_by_force)
             self._fleet = fleet.new_fleet(
                 self._settings.workers, self._settings.policy, time.monotonic()
             )
@@ -145,9 +141,11 @@ class Master:
                 self._happen(Wish.STOP)
             if self._report_r in ready:
                 self._hear_reports()
-            for index, child in list(self._children.items()):
+            for child in self._children:
                 if child.pidfd in ready:
-                    self._bury(index, child)
+                    self._bury(child)
+            if self._is_init:
+                self._children.reap_strangers()
             self._check_heartbeats()
             self._happen(Wish.TICK)
             self._tell_ready()
@@ -160,9 +158,7 @@ class Master:
 
     def _obey_signals(self) -> None:
         for signum in self._signals.read() if self._signals else ():
-            if signum == signal.SIGCHLD:
-                self._reap_strangers()
-            elif signum in _WISHES:
+            if signum in _WISHES:
                 wish = _WISHES[signal.Signals(signum)]
                 if wish in (Wish.STOP, Wish.QUIT):
                     self.ended_by = signum
@@ -239,40 +235,41 @@ class Master:
         elif action is Action.DRAIN:
             self._order(index, Order.DRAIN)
         elif action is Action.QUIT:
-            self._send(index, signal.SIGQUIT)
+            self._children.send(index, signal.SIGQUIT)
         elif action is Action.ABORT:
             # faulthandler writes every thread's stack from C, even when the
             # interpreter hangs, and the default action ends the process.
             self._doom(index, "not finished in time")
-            self._send(index, signal.SIGABRT)
+            self._children.send(index, signal.SIGABRT)
         else:
             self._doom(index, "not finished in time")
-            self._send(index, signal.SIGKILL)
+            self._children.send(index, signal.SIGKILL)
 
     def _start(self, index: int) -> None:
         line = self._board[index]
         line.clear(time.monotonic_ns())
-        for stream in (sys.stdout, sys.stderr):
-            _flush(stream)
         try:
-            with held_back() as let_through:
-                pid = os.fork()
-                if pid == 0:
-                    self._be_worker(index, let_through)
-            pidfd = _pidfd_of(pid)
+            child = self._children.start(index, partial(self._be_worker, index))
         except OSError as error:
             log.error("worker.not_started", slot=index, reason=error.strerror)
             self._happen(Happening(Event.DIED, index))
             return
-        line.pid = pid
-        self._children[index] = _Child(pid, pidfd)
-        self._selector.register(pidfd, selectors.EVENT_READ)
-        log.debug("worker.started", slot=index, pid=pid)
+        line.pid = child.pid
+        log.debug("worker.started", slot=index, pid=child.pid)
+
+    def _be_worker(self, index: int, let_through: Callable[[], None]) -> None:
+        """Close, in the child, what is the master's alone, and serve."""
+        if self._signals is not None:
+            self._signals.close()
+        for fd in (self._wake_r, self._wake_w, self._report_r, self._lifeline_w):
+            os.close(fd)
+        place = Place(index, self._board[index], self._report_w, self._lifeline_r)
+        Worker(place, self._servers, self._poll_s, self._settings.what).run(let_through)
 
     def _order(self, index: int, order: Order) -> None:
         log.debug("worker.ordered", slot=index, order=order.name)
         self._board[index].order = order
-        self._send(index, signal.SIGTERM)
+        self._children.send(index, signal.SIGTERM)
 
     def _doom(self, index: int, why: str) -> None:
         child = self._children.get(index)
@@ -280,83 +277,15 @@ class Master:
             child.doom = why
             log.error("worker.killed", slot=index, pid=child.pid, reason=why)
 
-    def _send(self, index: int, signum: signal.Signals) -> None:
-        child = self._children.get(index)
-        if child is not None:
-            with suppress(ProcessLookupError):  # it has ended; its pidfd says so soon
-                signal.pidfd_send_signal(child.pidfd, signum)
-
-    def _bury(self, index: int, child: _Child) -> None:
+    def _bury(self, child: Child) -> None:
         """Take leave of a worker that has ended."""
-        try:
-            result = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-        except ChildProcessError:
-            result = None  # the program that embeds us has waited for it, or ignores SIGCHLD
-        self._selector.unregister(child.pidfd)
-        os.close(child.pidfd)
-        del self._children[index]
-        cause = "unknown" if result is None else _cause(result.si_code, result.si_status)
-        state = self._fleet.slots[index].state
+        cause = self._children.bury(child)
+        state = self._fleet.slots[child.index].state
         expected = cause == "exit 0" and state not in (State.STARTING, State.SERVING)
         tell = log.debug if expected or child.doom else log.warning
-        if state is State.STARTING:
-            tell("worker.died", slot=index, pid=child.pid, cause=cause, ready="no")
-        else:
-            tell("worker.died", slot=index, pid=child.pid, cause=cause)
-        self._happen(Happening(Event.DIED, index))
-
-    def _reap_strangers(self) -> None:
-        """As PID 1, take leave of orphans that were adopted; workers have their pidfds."""
-        if os.getpid() != 1:
-            return
-        ours = {child.pid: index for index, child in self._children.items()}
-        while (end := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if end.si_pid in ours:
-                index = ours.pop(end.si_pid)
-                self._bury(index, self._children[index])
-            else:
-                os.waitpid(end.si_pid, 0)
-
-    def _end_by_force(self) -> None:
-        """Leave no worker behind, when an exception ends the loop."""
-        for index in self._children:
-            self._send(index, signal.SIGKILL)
-        for child in self._children.values():
-            with suppress(ChildProcessError):  # somebody else has waited for it
-                os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
-            os.close(child.pidfd)
-        self._children.clear()
-
-    # -- the child ---------------------------------------------------------
-
-    def _be_worker(self, index: int, let_through: Callable[[], None]) -> NoReturn:
-        """Become a worker, and end as one: never return through the master's frames."""
-        status = 1
-        try:
-            self._forget()
-            place = Place(index, self._board[index], self._report_w, self._lifeline_r)
-            worker = Worker(place, self._servers, self._poll_s, self._settings.what)
-            worker.run(let_through)
-            status = 0
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        except BaseException:
-            log.exception("worker.failed", slot=index, pid=os.getpid())
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                _flush(stream)
-            os._exit(status & 0xFF)
-
-    def _forget(self) -> None:
-        """Close, in the child, what is the master's alone."""
-        if self._signals is not None:
-            self._signals.close()
-        self._selector.close()
-        for child in self._children.values():
-            os.close(child.pidfd)
-        self._children.clear()
-        for fd in (self._wake_r, self._wake_w, self._report_r, self._lifeline_w):
-            os.close(fd)
+        early = {"ready": "no"} if state is State.STARTING else {}
+        tell("worker.died", slot=child.index, pid=child.pid, cause=cause, **early)
+        self._happen(Happening(Event.DIED, child.index))
 
     # -- set-up ------------------------------------------------------------
 
@@ -365,15 +294,16 @@ class Master:
         if threading.current_thread() is not threading.main_thread():
             return None
         wanted = [s for s in _WISHES if signal.getsignal(s) in _UNTOUCHED]
-        pipe = SignalPipe(dict.fromkeys([*wanted, signal.SIGCHLD] if os.getpid() == 1 else wanted))
+        pipe = SignalPipe(dict.fromkeys([*wanted, signal.SIGCHLD] if self._is_init else wanted))
         stack.callback(pipe.close)
         self._selector.register(pipe.fileno(), selectors.EVENT_READ)
         return pipe
 
     def _close_pipe(self) -> None:
-        self._open = False
-        os.close(self._wake_r)
-        os.close(self._wake_w)
+        with self._lock:
+            self._open = False
+            os.close(self._wake_r)
+            os.close(self._wake_w)
 
 
 def require_platform() -> None:
@@ -398,36 +328,8 @@ def _frozen_heap() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _pidfd_of(pid: int) -> int:
-    """Return a pidfd of a child just forked; without one it could not be supervised, and ends."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-
-
 def _pipe(stack: ExitStack) -> tuple[int, int]:
     ends = os.pipe2(os.O_CLOEXEC)
     for fd in ends:
         stack.callback(os.close, fd)
     return ends
-
-
-def _flush(stream: object) -> None:
-    """Write out what is buffered, so that no two processes do."""
-    with suppress(AttributeError, OSError, ValueError):  # None, a full disk, closed: serve on
-        stream.flush()  # type: ignore[attr-defined] # a program may have put anything there
-
-
-def _cause(code: int, status: int) -> str:
-    """Say how a process ended; code and status as waitid(2) gives them."""
-    if code == os.CLD_EXITED:
-        return f"exit {status}"
-    try:
-        name = signal.Signals(status).name
-    except ValueError:
-        name = f"signal {status}"
-    hint = " (out of memory, or killed by hand)" if name == "SIGKILL" else ""
-    return name + hint

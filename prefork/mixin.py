@@ -146,8 +146,8 @@ class PreforkMixIn(_Base):
     def leave_worker(self) -> None:
         """Finish, in a worker, after its last request; override `finish_worker` instead."""
         collect: Callable[..., None] | None = getattr(self, "collect_children", None)
-        if collect is not None:  # ForkingMixIn
-            collect(blocking=getattr(self, "block_on_close", True))
+        if collect is not None:  # ForkingMixIn; its processes are requests in hand
+            collect(blocking=True)
         self.finish_worker()
 
 

@@ -10,16 +10,30 @@ import http.server
 import os
 import socket
 import socketserver
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from prefork import log
 from prefork.mixin import PreforkMixIn
 from prefork.sockets import Endpoint, clear_stale
 from prefork.target import Kind
 
 #: gunicorn's and httpd's neighbourhood; the stdlib's 5 loses SYNs under any burst.
 REQUEST_QUEUE_SIZE: Final = 2048
+
+
+class _Served(PreforkMixIn):
+    """The mix-in with what a service wants to read in its log."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 # socketserver's
+        """Log a handler's exception; a client that went away is none of its faults."""
+        who = client_address[0] if isinstance(client_address, tuple) else client_address
+        if isinstance(sys.exception(), ConnectionError | TimeoutError):
+            log.debug("client.gone", client=who)
+        else:
+            log.exception("handler.failed", client=who)
 
 
 class _DualStack(socketserver.TCPServer):
@@ -33,14 +47,14 @@ class _DualStack(socketserver.TCPServer):
         super().server_bind()
 
 
-class _StreamServer(_DualStack, PreforkMixIn, socketserver.ThreadingMixIn, socketserver.TCPServer):
+class _StreamServer(_DualStack, _Served, socketserver.ThreadingMixIn, socketserver.TCPServer):
     """TCP, a thread per client."""
 
     allow_reuse_address = True
     daemon_threads = True  # a worker waits for its clients, not for threads
 
 
-class _DatagramServer(_DualStack, PreforkMixIn, socketserver.UDPServer):
+class _DatagramServer(_DualStack, _Served, socketserver.UDPServer):
     """UDP, one datagram at a time: they are short, and replies leave at once."""
 
 
@@ -75,14 +89,14 @@ class _UnixFile(socketserver.TCPServer):
 
 
 class _UnixStreamServer(
-    _UnixFile, PreforkMixIn, socketserver.ThreadingMixIn, socketserver.UnixStreamServer
+    _UnixFile, _Served, socketserver.ThreadingMixIn, socketserver.UnixStreamServer
 ):
     """Unix stream sockets, a thread per client."""
 
     daemon_threads = True
 
 
-class _UnixDatagramServer(_UnixFile, PreforkMixIn, socketserver.UnixDatagramServer):
+class _UnixDatagramServer(_UnixFile, _Served, socketserver.UnixDatagramServer):
     """Unix datagram sockets, one datagram at a time."""
 
 

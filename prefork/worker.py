@@ -15,8 +15,6 @@ import faulthandler
 import os
 import select
 import signal
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ from typing import Final, Protocol
 from setproctitle import setproctitle
 
 from prefork import log
+from prefork.acceptor import Acceptor, Listening, drain
 from prefork.clients import Clients
 from prefork.scoreboard import Order, Slot
 from prefork.signals import SignalPipe, react
@@ -38,6 +37,10 @@ LINGER_S: Final = 2.0
 LINGER_AGAIN_S: Final = 0.5
 #: How long an orphan may take to finish what is in hand.
 ORPHAN_S: Final = 1.0
+#: How often, at most, the worker looks after other things than requests.
+TICK_S: Final = 0.1
+#: A `timeout` of 0 must not make an idle worker spin.
+SHORTEST_WAIT_S: Final = 0.001
 #: How long accepting pauses when descriptors or memory are short.
 SHORTAGE_S: Final = 0.1
 
@@ -46,17 +49,10 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class Server(Protocol):
+class Server(Listening, Protocol):
     """What a worker knows of a server: socketserver's own names, and two more."""
 
-    socket: socket.socket
     timeout: float | None
-
-    def fileno(self) -> int:
-        """Return the listening socket's descriptor."""
-
-    def handle_request(self) -> None:
-        """Take one request if there is one; never block for it."""
 
     def handle_timeout(self) -> None:
         """Do what is due when no request came within `timeout` seconds."""
@@ -111,6 +107,9 @@ class Worker:
         self._pid = os.getpid()
         self._master: int | None = os.getppid()
         self._leaving = False
+        self._wait_s = poll_s
+        self._tick_due_s = 0.0
+        self._last_request_s = [time.monotonic()] * len(servers)
         self._short_since_s: float | None = None
 
     def run(self, let_signals_through: Callable[[], None]) -> None:
@@ -128,10 +127,11 @@ class Worker:
         let_signals_through()
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != self._master:
-            self._on_term()  # it died before it could be watched
+            self._on_orphaned()  # it died before it could be watched
         os.register_at_fork(after_in_child=self._disown)
-        if sys.__stderr__ is not None:
-            faulthandler.enable(sys.__stderr__, all_threads=True)
+        if not faulthandler.is_enabled():
+            with suppress(RuntimeError, OSError, ValueError):  # stderr is closed: no stacks then
+                faulthandler.enable(all_threads=True)
         self._show_busy(busy=False)
         for server in self._servers:
             server.enter_worker(self)
@@ -155,7 +155,7 @@ class Worker:
             yield
         finally:
             self.clients.release(request)
-            self._show_busy(busy=bool(self.clients))
+            self._show_busy(busy=self.clients.in_hand > 0)
 
     def accept_failed(self, error: OSError) -> None:
         """Pause when the machine is short of descriptors or memory; else the client was gone.
@@ -171,60 +171,51 @@ class Worker:
         time.sleep(SHORTAGE_S)
 
     def _serve(self, signals: SignalPipe) -> None:
-        with select.epoll() as epoll:
-            epoll.register(signals.fileno(), select.EPOLLIN)
-            epoll.register(self._place.lifeline_fd, select.EPOLLIN)
-            by_fd: dict[int, Server] = {}
-            last_request_s = dict.fromkeys(range(len(self._servers)), time.monotonic())
-            self._listen(epoll, by_fd)
-            while not self._leaving:
-                self._beat()
-                for fd, _ in epoll.poll(self._poll_s, 1):
-                    if fd in by_fd:
-                        by_fd[fd].handle_request()
-                        last_request_s[self._servers.index(by_fd[fd])] = time.monotonic()
-                        _requeue(epoll, fd)
-                    elif fd == self._place.lifeline_fd:
-                        self._on_term()
-                    else:
-                        signals.read()
-                    break
-                else:
-                    self._idle(last_request_s)
-                    self._listen(epoll, by_fd)
-                for server in self._servers:
-                    server.service_actions()
+        acceptor = Acceptor(self._servers, [signals.fileno(), self._place.lifeline_fd])
+        self._tick(acceptor)
+        while not self._leaving:
+            index, interrupt = acceptor.wait(self._wait_s)
+            if index is not None:
+                self._servers[index].handle_request()
+                self._last_request_s[index] = time.monotonic()
+                acceptor.requeue(index)
+            elif interrupt == self._place.lifeline_fd:
+                self._on_orphaned()
+            else:
+                signals.read()
+            if time.monotonic() >= self._tick_due_s:
+                self._tick(acceptor)
+            for server in self._servers:
+                server.service_actions()
+        acceptor.close()
 
-    def _listen(self, epoll: select.epoll, by_fd: dict[int, Server]) -> None:
-        """Watch each server's socket, also one that a program put in the place of the first."""
-        for server in self._servers:
-            fd = server.fileno()
-            if fd >= 0 and by_fd.get(fd) is not server:
-                by_fd[fd] = server
-                # EXCLUSIVE: a client wakes one idle worker, not all of them.
-                epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-
-    def _beat(self) -> None:
-        now_ns = time.monotonic_ns()
-        self._slot.beat_ns = self.clients.oldest_sign_of_life_ns(now_ns)
-
-    def _idle(self, last_request_s: dict[int, float]) -> None:
-        self._show_busy(busy=bool(self.clients))
+    def _tick(self, acceptor: Acceptor) -> None:
+        """Do what is due now and then, however busy the worker is."""
         now_s = time.monotonic()
+        self._slot.beat_ns = self.clients.oldest_sign_of_life_ns(time.monotonic_ns())
+        self._show_busy(busy=self.clients.any_left())
+        acceptor.follow()
+        wait_s = self._poll_s
         for index, server in enumerate(self._servers):
-            if server.timeout is not None and now_s - last_request_s[index] >= server.timeout:
-                last_request_s[index] = now_s
+            if server.timeout is None:
+                continue
+            due_s = self._last_request_s[index] + server.timeout
+            if due_s <= now_s:
+                self._last_request_s[index] = now_s
                 server.handle_timeout()
+                due_s = now_s + server.timeout
+            wait_s = min(wait_s, max(SHORTEST_WAIT_S, due_s - now_s))
+        self._wait_s = wait_s
+        self._tick_due_s = now_s + min(wait_s, TICK_S)
 
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
-        for server in self._servers:
-            if self._slot.order == Order.DRAIN:
-                _drain(server)
+        if self._slot.order == Order.DRAIN:
+            for server in self._servers:
+                drain(server)
         poll = select.poll()
         poll.register(signals.fileno(), select.POLLIN)
-        while self.clients:
-            self._beat()
+        while self.clients.any_left():
             # Threads close their sockets without telling this one; look again soon.
             poll.poll(20)
             signals.read()
@@ -250,12 +241,7 @@ class Worker:
         if self._master is None:
             return  # the worker waits for its children, and its end is theirs
         if os.getppid() != self._master:
-            # Nobody is left to end a handler that takes too long: SIGALRM's
-            # default action does, in the kernel.
-            self._slot.order = Order.RETIRE
-            self._leaving = True
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
+            self._on_orphaned()
         elif self._slot.order == Order.SERVE:
             self.report(Report.ASKED)  # its order follows
         elif not self._leaving:
@@ -264,6 +250,12 @@ class Worker:
             # signal reaches it there.
             react(signal.SIGALRM, self._on_alarm)
             signal.setitimer(signal.ITIMER_REAL, LINGER_S, LINGER_AGAIN_S)
+
+    def _on_orphaned(self) -> None:
+        """Leave soon. A handler that takes too long is ended by SIGALRM's default action."""
+        self._leaving = True
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
 
     def _on_alarm(self) -> None:
         self.clients.hang_up_idle(int(LINGER_AGAIN_S * 1e9))
@@ -277,33 +269,3 @@ class Worker:
 
 def _on_quit() -> None:
     os._exit(0)
-
-
-def _requeue(epoll: select.epoll, fd: int) -> None:
-    """Go to the end of the line of waiting workers.
-
-    The kernel wakes exclusive waiters in the order of their registration; the
-    first would take every client that comes while it idles.
-    """
-    try:
-        epoll.unregister(fd)
-        epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-    except OSError:
-        pass  # a handler closed its server's socket: the idle turn looks for another
-
-
-def _drain(server: Server) -> None:
-    """Take what waits in the server's queue.
-
-    The master has shut the door behind it where the kernel can; where not, as
-    many clients are taken as the queue can have held. First in, first out:
-    whoever came before the stop is among them.
-    """
-    limit = getattr(server, "request_queue_size", 0) + 1
-    bounded = server.socket.family == socket.AF_UNIX and server.socket.type == socket.SOCK_STREAM
-    taken = 0
-    poll = select.poll()
-    poll.register(server.fileno(), select.POLLIN)
-    while poll.poll(0) and not (bounded and taken >= limit):
-        server.handle_request()
-        taken += 1

@@ -5,6 +5,7 @@ socket, a pidfd, a child) and fails with what the daemon said when the deadline
 passes.
 """
 
+import contextlib
 import os
 import re
 import select
@@ -232,7 +233,8 @@ def converse(address, data: bytes = b"", deadline_s: float = DEADLINE_S) -> byte
         client.settimeout(deadline_s)
         client.connect(address)
         client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it was reset already: reading tells
+            client.shutdown(socket.SHUT_WR)
         return read_all(client)
 
 

@@ -4,15 +4,20 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
+import ssl
 import struct
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from harness import (
     DEADLINE_S,
+    Daemon,
     Prefork,
     Script,
     children,
@@ -714,3 +719,114 @@ pads = [os.open("/dev/null", os.O_RDONLY) for _ in range(1500)]
         wait_ready(program, 2)
         assert converse(program.address, b"x\n").isdigit()
         assert program.stop() == 0
+
+
+def test_as_pid_1_the_master_reaps_the_orphans_it_is_given(tmp_path):
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user and PID namespaces here (unshare --user --pid)")
+    handler = """
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        child = os.fork()
+        if child == 0:
+            if os.fork() == 0:
+                os._exit(3)  # an orphan: PID 1 has to wait for it
+            os._exit(0)
+        os.waitpid(child, 0)
+        while True:  # the answer is that no zombie is left
+            states = [open(f"/proc/{p}/stat").read() for p in os.listdir("/proc") if p.isdigit()]
+            if not [state for state in states if state.rpartition(")")[2].split()[0] == "Z"]:
+                break
+            os.sched_yield()
+        self.wfile.write(b"master %d" % os.getppid())
+"""
+    (tmp_path / "program.py").write_text(HEAD + handler + server(1))
+    with Daemon([*unshare, sys.executable, tmp_path / "program.py"], cwd=tmp_path) as program:
+        port = int(program.out.wait_for(r"^PORT (\d+)$")[1])
+        assert converse(("127.0.0.1", port)) == b"master 1"
+        (init,) = children(program.pid)
+        os.kill(init, signal.SIGTERM)
+        assert program.wait() == 0
+
+
+TLS = """
+import ssl
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem")
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(b"begun ")
+        os.write(1, b"BEGUN\\n")
+        os.close(os.open("GATE", os.O_RDONLY))
+        self.wfile.write(b"answered")
+
+class Late(Handler):  # wraps its own socket
+    def setup(self):
+        self.request = context.wrap_socket(self.request, server_side=True)
+        super().setup()
+    def finish(self):
+        super().finish()
+        self.request.unwrap()
+        self.request.close()
+"""
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tls") / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += [
+        "-nodes",
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        str(path),
+        "-out",
+        str(path) + ".crt",
+    ]
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+@pytest.mark.parametrize("where", ["listening socket", "get_request", "handler"])
+def test_tls_of_the_programs_own_is_neither_stuck_nor_cut_off_by_a_stop(
+    tmp_path, certificate, where
+):
+    os.mkfifo(tmp_path / "GATE")
+    shutil.copy(certificate, tmp_path / "cert.pem")
+    body = "    heartbeat_timeout = 0.3\n" if where == "handler" else ""
+    if where == "get_request":
+        body = """
+    def get_request(self):
+        request, address = super().get_request()
+        return context.wrap_socket(request, server_side=True), address
+"""
+    source = server(1, body, "socketserver.ThreadingTCPServer")
+    source = source.replace(
+        "server.serve_forever()", "server.daemon_threads = True\nserver.serve_forever()"
+    )
+    if where == "listening socket":
+        wrap = "server.socket = context.wrap_socket(server.socket, server_side=True)"
+        source = source.replace("server.daemon", wrap + "\nserver.daemon")
+    if where == "handler":
+        source = source.replace("Handler)", "Late)")
+    with script(tmp_path, TLS, source) as program:
+        wait_ready(program, 1)
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname = False
+        trusting.verify_mode = ssl.CERT_NONE
+        plain = socket.create_connection(program.address, DEADLINE_S)
+        with trusting.wrap_socket(plain, suppress_ragged_eofs=True) as client:
+            program.out.wait_for("BEGUN")
+            program.send(signal.SIGTERM)
+            program.log.wait_for("order=DRAIN")
+            with opened(tmp_path / "GATE"):
+                assert read_all(client) == b"begun answered"
+        assert program.wait() == 0
+    assert "worker.killed" not in program.log.text()

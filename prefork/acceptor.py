@@ -1,0 +1,93 @@
+"""Waits for the listening sockets that all workers of a fleet share.
+
+A worker. It tells which server has a request, so that no worker blocks in
+accept() and all take turns. It never accepts: that is the server's
+`get_request()`.
+"""
+
+import select
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+# EXCLUSIVE: a client wakes one idle worker, not all of them.
+_LISTEN: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
+
+
+class Listening(Protocol):
+    """A server, as far as its queue is concerned."""
+
+    socket: socket.socket
+
+    def fileno(self) -> int:
+        """Return the listening socket's descriptor."""
+
+    def handle_request(self) -> None:
+        """Take one request if there is one; never block for it."""
+
+
+class Acceptor:
+    """One epoll over the servers' sockets, and over descriptors that interrupt the wait."""
+
+    def __init__(self, servers: Sequence[Listening], interrupts: Sequence[int]) -> None:
+        self._epoll = select.epoll()
+        self._servers = servers
+        self._by_fd: dict[int, int] = {}
+        for fd in interrupts:
+            self._epoll.register(fd, select.EPOLLIN)
+        self.follow()
+
+    def follow(self) -> None:
+        """Watch each server's socket, also one that a program has put in the place of another."""
+        for index, server in enumerate(self._servers):
+            fd = server.fileno()
+            if fd >= 0 and self._by_fd.get(fd) != index:
+                self._by_fd[fd] = index
+                self._epoll.register(fd, _LISTEN)
+
+    def wait(self, limit_s: float) -> tuple[int | None, int | None]:
+        """Return the index of a server with a request, or an interrupting descriptor.
+
+        The other of the two is None; both are when limit_s (seconds) have passed.
+        """
+        ready = self._epoll.poll(limit_s, 1)
+        if not ready:
+            return None, None
+        fd = ready[0][0]
+        index = self._by_fd.get(fd)
+        return (None, fd) if index is None else (index, None)
+
+    def requeue(self, index: int) -> None:
+        """Go to the end of the line of workers that wait for this server.
+
+        The kernel wakes exclusive waiters in the order of their registration;
+        the first would take every client that comes while it idles.
+        """
+        fd = self._servers[index].fileno()
+        with suppress(OSError, ValueError):  # a handler closed the server: follow() finds the next
+            self._epoll.unregister(fd)
+            self._epoll.register(fd, _LISTEN)
+
+    def close(self) -> None:
+        """Leave the line."""
+        self._epoll.close()
+
+
+def drain(server: Listening) -> None:
+    """Take what waits in a server's queue, and then no more.
+
+    The master has shut the door behind it where the kernel can. Where not, as
+    many clients are taken as the queue can have held: first in, first out, so
+    whoever came before the stop is among them.
+    """
+    fd = server.fileno()
+    if fd < 0:
+        return  # a handler closed it
+    endless = server.socket.family == socket.AF_UNIX and server.socket.type == socket.SOCK_STREAM
+    left = getattr(server, "request_queue_size", 0) + 1
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while poll.poll(0) and not (endless and left == 0):
+        server.handle_request()
+        left -= 1
