@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: the arguments without the command's name; None: those of the process.
     """
     options = _parser().parse_args(argv)
-    level = logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO
-    log.configure(level)
+    log.configure(_level(options))
     try:
         require_platform()
         _serve(_wanted(options))
@@ -69,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout.isatty():
             print("\nKeyboard interrupt received, exiting.")
     return 0
+
+
+def _level(options: argparse.Namespace) -> int:
+    if options.verbose:
+        return logging.DEBUG
+    # A person is greeted; milestones in the log would say the same again.
+    return logging.WARNING if options.quiet or sys.stdout.isatty() else logging.INFO
 
 
 def _parser() -> argparse.ArgumentParser:
