@@ -88,7 +88,7 @@ class Master:
         self._poll_s = settings.poll_s if limit_s is None else min(settings.poll_s, limit_s / 3)
         self._on_ready: Callable[[], None] | None = on_ready
         self._should_stop = should_stop
-        self._is_init = os.getpid() == 1
+        self._pid = os.getpid()
         self._looked_s = 0.0
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._open = True
@@ -144,7 +144,7 @@ class Master:
             for child in self._children:
                 if child.pidfd in ready:
                     self._bury(child)
-            if self._is_init:
+            if self._pid == 1:
                 self._children.reap_strangers()
             self._check_heartbeats()
             self._happen(Wish.TICK)
@@ -263,7 +263,7 @@ class Master:
             self._signals.close()
         for fd in (self._wake_r, self._wake_w, self._report_r, self._lifeline_w):
             os.close(fd)
-        place = Place(index, self._board[index], self._report_w, self._lifeline_r)
+        place = Place(self._pid, index, self._board[index], self._report_w, self._lifeline_r)
         Worker(place, self._servers, self._poll_s, self._settings.what).run(let_through)
 
     def _order(self, index: int, order: Order) -> None:
@@ -294,7 +294,7 @@ class Master:
         if threading.current_thread() is not threading.main_thread():
             return None
         wanted = [s for s in _WISHES if signal.getsignal(s) in _UNTOUCHED]
-        pipe = SignalPipe(dict.fromkeys([*wanted, signal.SIGCHLD] if self._is_init else wanted))
+        pipe = SignalPipe(dict.fromkeys([*wanted, signal.SIGCHLD] if self._pid == 1 else wanted))
         stack.callback(pipe.close)
         self._selector.register(pipe.fileno(), selectors.EVENT_READ)
         return pipe

@@ -79,10 +79,12 @@ class Report(IntEnum):
 class Place:
     """A worker's place in the fleet.
 
-    report_fd: the write end of the master's pipe. lifeline_fd: end of file
-    there means that the master is dead.
+    master: its PID. index, slot: which of the workers this is. report_fd: the
+    write end of the master's pipe. lifeline_fd: end of file there means that
+    the master is dead.
     """
 
+    master: int
     index: int
     slot: Slot
     report_fd: int
@@ -105,7 +107,7 @@ class Worker:
         self._titles = f"{name} idle", f"{name} busy"
         self._title: str | None = None
         self._pid = os.getpid()
-        self._master: int | None = os.getppid()
+        self._master: int | None = place.master
         self._leaving = False
         self._wait_s = poll_s
         self._tick_due_s = 0.0

@@ -199,6 +199,7 @@ class Handler(socketserver.BaseRequestHandler):
         ctypes.string_at(0)
 """
     with script(tmp_path, handler, server(1)) as program:
+        wait_ready(program, 1)
         assert not converse_or_reset(program.address, b"x\n")
         program.log.wait_for("Fatal Python error: Segmentation fault")
         program.log.wait_for("worker.died .*cause=SIGSEGV")
