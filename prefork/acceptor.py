@@ -34,6 +34,7 @@ class Acceptor:
         self._epoll = select.epoll()
         self._servers = servers
         self._by_fd: dict[int, int] = {}
+        self._took: set[int] = set()
         for fd in interrupts:
             self._epoll.register(fd, select.EPOLLIN)
         self.follow()
@@ -51,23 +52,30 @@ class Acceptor:
 
         The other of the two is None; both are when limit_s (seconds) have passed.
         """
-        ready = self._epoll.poll(limit_s, 1)
+        ready = self._epoll.poll(0, 1)
         if not ready:
-            return None, None
+            self._requeue()
+            ready = self._epoll.poll(limit_s, 1)
+            if not ready:
+                return None, None
         fd = ready[0][0]
         index = self._by_fd.get(fd)
-        return (None, fd) if index is None else (index, None)
+        if index is None:
+            return None, fd
+        self._took.add(fd)
+        return index, None
 
-    def requeue(self, index: int) -> None:
-        """Go to the end of the line of workers that wait for this server.
+    def _requeue(self) -> None:
+        """Before a wait, go to the end of the lines where this worker was served.
 
         The kernel wakes exclusive waiters in the order of their registration;
         the first would take every client that comes while it idles.
         """
-        fd = self._servers[index].fileno()
-        with suppress(OSError, ValueError):  # a handler closed the server: follow() finds the next
-            self._epoll.unregister(fd)
-            self._epoll.register(fd, _LISTEN)
+        while self._took:
+            fd = self._took.pop()
+            with suppress(OSError):  # a handler closed the server: follow() finds the next
+                self._epoll.unregister(fd)
+                self._epoll.register(fd, _LISTEN)
 
     def close(self) -> None:
         """Leave the line."""

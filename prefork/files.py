@@ -49,7 +49,7 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
 
     def end_headers(self) -> None:
         """End the head, with the extra headers if it is that of a file or listing."""
-        if self._status == HTTPStatus.OK:
+        if self.extra_response_headers and self._status == HTTPStatus.OK:
             there = {line.partition(b":")[0].lower() for line in self._headers_buffer[1:]}
             for name, value in self.extra_response_headers:
                 if name.lower().encode("latin-1") not in there:
@@ -59,8 +59,10 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
     def guess_type(self, path: str | os.PathLike[str]) -> str:
         """Return the content type by the file's suffix, or `default_content_type`."""
         guessed = super().guess_type(path)
+        if guessed != "application/octet-stream":
+            return guessed
+        # A known suffix (.bin) may mean that, too: only what nobody knows changes.
         suffix = posixpath.splitext(path)[1].lower()
-        # octet-stream is what a known suffix (.bin) may mean, too: only what nobody knows changes.
         unknown = suffix not in self.extensions_map and mimetypes.guess_type(path)[0] is None
         return self.default_content_type if unknown else guessed
 

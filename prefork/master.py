@@ -26,7 +26,7 @@ from prefork import fleet, log
 from prefork.children import Child, Children
 from prefork.errors import PlatformError
 from prefork.fleet import Action, Event, Happening, Policy, State, Wish
-from prefork.scoreboard import CAPACITY, Activity, Order, Scoreboard
+from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
 from prefork.signals import SignalPipe
 from prefork.sockets import SharedSocket
 from prefork.worker import Place, Report, Server, Worker
@@ -197,11 +197,7 @@ class Master:
         for index, slot in enumerate(self._fleet.slots):
             line = self._board[index]
             silent_s = now_s - line.beat_ns / 1e9
-            if (
-                slot.state is State.SERVING
-                and line.activity != Activity.CLIENT
-                and silent_s > limit_s
-            ):
+            if slot.state is State.SERVING and line.activity != CLIENT and silent_s > limit_s:
                 self._doom(index, f"stuck for {silent_s:.1f} s")
                 self._happen(Happening(Event.STUCK, index))
 

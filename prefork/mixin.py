@@ -117,7 +117,8 @@ class PreforkMixIn(_Base):
         except OSError as error:
             worker.accept_failed(error)
             return
-        with worker.in_hand(request):
+        worker.take(request)
+        try:
             if self.verify_request(request, client_address):
                 try:
                     self.process_request(request, client_address)
@@ -129,6 +130,8 @@ class PreforkMixIn(_Base):
                     raise
             else:
                 self.shutdown_request(request)
+        finally:
+            worker.let_go(request)
         if _flags(self)._BaseServer__shutdown_request:  # a handler has set stdlib's private flag
             _flags(self)._BaseServer__shutdown_request = False
             worker.report(Report.SHUTDOWN)

@@ -18,12 +18,15 @@ CAPACITY: Final = 1024
 _WORDS: Final = 8  # per slot: one cache line, so workers do not share lines
 
 
-class Activity(IntEnum):
-    """What a worker is doing, as far as its heartbeat is concerned."""
+# What a worker is doing, as far as its heartbeat is concerned. Plain numbers: they are written
+# several times in each request.
+IDLE: Final = 0  #: waits for a request
+BUSY: Final = 1  #: runs a handler's code
+CLIENT: Final = 2  #: a handler waits for its client: no bound but the handler's own timeout
 
-    IDLE = 0  #: waits for a request
-    BUSY = 1  #: runs a handler's code
-    CLIENT = 2  #: a handler waits for its client: no bound but the handler's own timeout
+# Where these two words are, for who writes them that often.
+BEAT_WORD: Final = 1
+ACTIVITY_WORD: Final = 2
 
 
 class Order(IntEnum):
@@ -51,8 +54,8 @@ class Slot:
     """One worker's line. All times are CLOCK_MONOTONIC, in nanoseconds."""
 
     pid = _Word(0)  #: of the worker; 0 before its start
-    beat_ns = _Word(1)  #: when the worker last showed life
-    activity = _Word(2)  #: an `Activity`
+    beat_ns = _Word(BEAT_WORD)  #: when the worker last showed life
+    activity = _Word(ACTIVITY_WORD)  #: IDLE, BUSY or CLIENT
     order = _Word(3)  #: an `Order`
     requests = _Word(4)  #: taken since the worker's start
 

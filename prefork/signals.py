@@ -43,13 +43,15 @@ class SignalPipe:
 
     def read(self) -> list[int]:
         """Return the numbers of the signals that came since the last call, oldest first."""
-        # In a process that a thread other than the main one has forked, CPython 3.13 does not run
-        # handlers by itself. This call, of no effect otherwise, does.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            return list(os.read(self._read, 4096))
+            numbers = list(os.read(self._read, 4096))
         except BlockingIOError:
-            return []
+            numbers = []
+        # In a process that a thread other than the main one has forked, CPython 3.13 does not run
+        # handlers by itself. This call, of no effect otherwise, does. It comes after the reading,
+        # or a signal between the two would leave neither its number nor its handler's work.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return numbers
 
     def close(self) -> None:
         """Give the signals back to whom they belonged before."""

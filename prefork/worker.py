@@ -17,8 +17,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
@@ -148,16 +148,14 @@ class Worker:
         with suppress(OSError):
             os.write(self._place.report_fd, record)
 
-    @contextmanager
-    def in_hand(self, request: object) -> Iterator[None]:
-        """Show and time a request while the server's hooks run."""
+    def take(self, request: object) -> None:
+        """Show and time a request while the server's hooks run; `let_go` it afterwards."""
         self.clients.adopt(request)
         self._show_busy(busy=True)
-        try:
-            yield
-        finally:
-            self.clients.release(request)
-            self._show_busy(busy=self.clients.in_hand > 0)
+
+    def let_go(self, request: object) -> None:
+        """Take note that the hooks have returned. The title says so in the next tick."""
+        self.clients.release(request)
 
     def accept_failed(self, error: OSError) -> None:
         """Pause when the machine is short of descriptors or memory; else the client was gone.
@@ -180,7 +178,6 @@ class Worker:
             if index is not None:
                 self._servers[index].handle_request()
                 self._last_request_s[index] = time.monotonic()
-                acceptor.requeue(index)
             elif interrupt == self._place.lifeline_fd:
                 self._on_orphaned()
             else:

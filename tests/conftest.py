@@ -1,6 +1,7 @@
 """The tests exercise the installed package, never the checkout's."""
 
 import resource
+import signal
 from pathlib import Path
 
 import prefork
@@ -13,5 +14,8 @@ def pytest_report_header():
 
 
 def pytest_configure():
+    # A shell's background job ignores them, and so would the daemons under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     # No core files from workers that tests abort.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Self
 
 DEADLINE_S = 20.0
+
+#: The installed command. `python -m prefork` in the checkout would run the checkout.
+COMMAND = Path(sysconfig.get_path("scripts")) / "prefork"
 
 
 class Log:
@@ -148,7 +152,7 @@ class Prefork(Daemon):
     """The installed command, started and READY."""
 
     def __init__(self, *arguments: object, cwd: Path | str | None = None, **environ: str):
-        super().__init__([sys.executable, "-m", "prefork", *arguments], cwd=cwd, **environ)
+        super().__init__([COMMAND, *arguments], cwd=cwd, **environ)
 
     def __enter__(self) -> Self:
         try:

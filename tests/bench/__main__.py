@@ -17,9 +17,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from load import CONNECTIONS, drive, generator
+from load import drive, generator
 from peers import QUEUE, WORKERS
-from processes import Failure, Server, check
+from processes import BenchError, Server, check
 from report import Row, Sample, table
 from workloads import Workload, all_workloads
 
@@ -27,6 +27,9 @@ import prefork
 
 WARM_UP = 50  # requests
 UNPINNED_ROUNDS = 1
+EXPLANATION = """\
+x: ratio to the first line. server, client: how much of a processor each side used; pinned, the
+one near 100% sets req/s (if none is, other programs took part). request_queue_size: of A and C."""
 
 
 class Layout:
@@ -62,7 +65,7 @@ def measure(workload: Workload, layout: Layout, seconds: int, folder: Path) -> l
                 port = server.wait_port()
                 for _ in range(WARM_UP):
                     check(port, workload)
-            except Failure as failure:
+            except BenchError as failure:
                 row.failure = str(failure)
             else:
                 running.append((row, server, port))
@@ -72,7 +75,7 @@ def measure(workload: Workload, layout: Layout, seconds: int, folder: Path) -> l
                 if row.failure is None:
                     try:
                         row.samples.append(sample(workload, server, port, seconds, layout))
-                    except Failure as failure:
+                    except BenchError as failure:
                         row.failure = str(failure)
     return rows
 
@@ -82,8 +85,8 @@ def sample(workload: Workload, server: Server, port: int, seconds: int, layout: 
     outcome = drive(workload, port, seconds, layout.client)
     cpu_s = server.cpu_s() - before_s
     if not outcome.requests:
-        raise Failure(f"answered nothing ({outcome.errors} errors)")
-    return Sample(outcome.requests, outcome.errors, outcome.seconds, cpu_s)
+        raise BenchError(f"answered nothing ({outcome.errors} errors)")
+    return Sample(outcome.requests, outcome.errors, outcome.seconds, cpu_s, outcome.cpu_s)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -106,17 +109,14 @@ def main() -> int:
         "prefork": prefork.__version__,
         "python": platform.python_version(),
         "kernel": platform.release(),
+        "load average": round(os.getloadavg()[0], 1),  # of other programs; above 0, they disturb
         "workers": WORKERS,
-        "connections": CONNECTIONS,
         "request_queue_size": QUEUE,
         "seconds": options.seconds,
         "rounds": options.rounds,
     }
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    print("x: ratio to the first line. busy: processors the server used; far below 100% (pinned),")
-    print(
-        "the client was the limit of req/s. python -m http.server and prefork DIR: default queue."
-    )
+    print(EXPLANATION)
     began_s = time.monotonic()
     results = []
     with tempfile.TemporaryDirectory(prefix="prefork-bench-") as name:
@@ -125,7 +125,8 @@ def main() -> int:
         for layout in layouts(options.rounds):
             for workload in chosen:
                 by = generator(workload)
-                print(f"\n{workload.letter}. {workload.title}\n   ({layout}; load by {by})")
+                print(f"\n{workload.letter}. {workload.title}")
+                print(f"   ({layout}; load by {by}, {workload.connections} connections)")
                 rows = measure(workload, layout, options.seconds, folder)
                 print(table(rows), flush=True)
                 results.append(
@@ -136,6 +137,7 @@ def main() -> int:
                         "server_cpus": sorted(layout.server),
                         "client_cpus": sorted(layout.client),
                         "load": by,
+                        "connections": workload.connections,
                         "servers": [row.as_json() for row in rows],
                     }
                 )

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import Failure, on_cpus
+from processes import BenchError, on_cpus
 from workloads import Workload
 
-CONNECTIONS = 16  # under way at a time
 GRACE_S = 10.0  # wrk waits two seconds for an answer
 
 HERE = Path(__file__).parent
@@ -20,11 +20,12 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the clients saw."""
+    """What the clients saw, and the processor time that they took."""
 
     requests: int
     errors: int
     seconds: float
+    cpu_s: float
 
 
 def generator(workload: Workload) -> str:
@@ -37,14 +38,22 @@ def drive(workload: Workload, port: int, seconds: int, cpus: Collection[int]) ->
     stdin = ""
     if generator(workload) == "wrk":
         url = f"http://127.0.0.1:{port}{workload.path}"
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-H", "Connection: close"]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{workload.connections}",
+            f"-d{seconds}s",
+            "-H",
+            "Connection: close",
+        ]
         command += ["-s", str(HERE / "outcome.lua"), url]
     else:
         stdin = "".join(
             base64.b64encode(part).decode() + "\n" for part in (workload.request, workload.reply)
         )
-        words = (port, seconds, CONNECTIONS)
+        words = (port, seconds, workload.connections)
         command = [sys.executable, str(HERE / "client.py"), *map(str, words)]
+    before_s = _cpu_s()
     try:
         with on_cpus(cpus):
             done = subprocess.run(
@@ -55,8 +64,15 @@ def drive(workload: Workload, port: int, seconds: int, cpus: Collection[int]) ->
                 timeout=seconds + GRACE_S,
                 check=True,
             )
-        return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+        said = json.loads(done.stdout.splitlines()[-1])
+        return Outcome(**said, cpu_s=_cpu_s() - before_s)
     except subprocess.TimeoutExpired:
-        raise Failure("the load did not come to an end") from None
+        raise BenchError("the load did not come to an end") from None
     except (subprocess.CalledProcessError, ValueError, IndexError) as error:
-        raise Failure(f"the load failed: {error}") from None
+        raise BenchError(f"the load failed: {error}") from None
+
+
+def _cpu_s() -> float:
+    # Of the children that have ended and been waited for: no server is among them meanwhile.
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Self
 
 from workloads import Peer, Workload
 
@@ -20,7 +21,7 @@ REPLY_S = 5.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class Failure(Exception):
+class BenchError(Exception):
     """A server, or the load on it, did not do what it should."""
 
 
@@ -53,12 +54,13 @@ class Server:
             )
         self._pidfd = os.pidfd_open(self._process.pid)
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """End it by SIGTERM; what then remains of its session, by force."""
-        self._process.terminate()
+        with contextlib.suppress(ProcessLookupError):  # it has failed, and was reported
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)  # Popen's own would wait()
         select.select([self._pidfd], [], [], STOP_S)
         os.close(self._pidfd)
         os.killpg(self._process.pid, signal.SIGKILL)  # before wait(), which gives the PID away
@@ -70,7 +72,7 @@ class Server:
         pause = threading.Event()
         while not (found := re.search(self.peer.port, self._said(), re.MULTILINE)):
             if time.monotonic() > limit_s or self._has_ended():
-                raise Failure(f"did not start: {self._said()[-300:]}")
+                raise BenchError(f"did not start: {self._said()[-300:].strip()}")
             pause.wait(0.01)
         return int(found[1])
 
@@ -81,7 +83,7 @@ class Server:
         too) have one of their own.
         """
         if self._has_ended():
-            raise Failure(f"ended: {self._said()[-300:]}")
+            raise BenchError(f"ended under load; last words: {self._said()[-300:].strip()}")
         parents, ticks = {}, {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # just ended
@@ -103,12 +105,12 @@ class Server:
 
 
 def check(port: int, workload: Workload) -> None:
-    """Raise Failure unless the server's answer is the right one."""
+    """Raise BenchError unless the server's answer is the right one."""
     try:
         with socket.create_connection(("127.0.0.1", port), REPLY_S) as client:
             client.sendall(workload.request)
-            reply = client.recv(65536, socket.MSG_WAITALL)
+            reply = b"".join(iter(lambda: client.recv(65536), b""))
     except OSError as error:
-        raise Failure(f"no answer: {error}") from None
+        raise BenchError(f"no answer: {error}") from None
     if not reply.endswith(workload.reply):
-        raise Failure(f"wrong answer: {reply[:200]!r}")
+        raise BenchError(f"wrong answer: {reply[:200]!r}")

@@ -3,17 +3,18 @@
 import statistics
 from dataclasses import asdict, dataclass, field
 
-HEADINGS = ("", "req/s", "x", "CPU us/req", "x", "busy", "errors")
+HEADINGS = ("", "req/s", "x", "CPU us/req", "x", "server", "client", "errors")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One server under load once. cpu_s: of the server's process tree."""
+    """One server under load once. cpu_s, client_cpu_s: of the two sides' processes."""
 
     requests: int
     errors: int
     seconds: float
     cpu_s: float
+    client_cpu_s: float
 
     @property
     def rate(self) -> float:
@@ -24,9 +25,14 @@ class Sample:
         return self.cpu_s / self.requests * 1e6
 
     @property
-    def busy(self) -> float:
+    def server(self) -> float:
         """Return how many processors the server kept busy."""
         return self.cpu_s / self.seconds
+
+    @property
+    def client(self) -> float:
+        """Return how many processors the client kept busy."""
+        return self.client_cpu_s / self.seconds
 
 
 @dataclass
@@ -41,7 +47,7 @@ class Row:
         return statistics.median(getattr(sample, what) for sample in self.samples)
 
     def as_json(self) -> dict:
-        figures = ("rate", "cost_us", "busy")
+        figures = ("rate", "cost_us", "server", "client")
         median = {what: self.median(what) for what in figures} if self.samples else None
         samples = [
             asdict(sample) | {what: getattr(sample, what) for what in figures}
@@ -69,7 +75,8 @@ def _line(row: Row, first: Row) -> tuple[str, ...]:
         return (row.name, *[""] * (len(HEADINGS) - 1))
 
     def ratio(what: str) -> str:
-        return f"{row.median(what) / first.median(what):.2f}" if first.samples else ""
+        base = first.median(what) if first.samples else 0.0
+        return f"{row.median(what) / base:.2f}" if base else ""
 
     return (
         row.name,
@@ -77,6 +84,7 @@ def _line(row: Row, first: Row) -> tuple[str, ...]:
         ratio("rate"),
         f"{row.median('cost_us'):.1f}",
         ratio("cost_us"),
-        f"{row.median('busy'):.0%}",
+        f"{row.median('server'):.0%}",
+        f"{row.median('client'):.0%}",
         str(sum(sample.errors for sample in row.samples)),
     )

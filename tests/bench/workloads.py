@@ -9,6 +9,11 @@ import peers
 FILE = "file.txt"
 FILE_BYTES = 1024
 
+CONNECTIONS = 16
+#: What `python -m http.server` is sure to hold: a SYN more is dropped, and sent again a second
+#: later, which is all that the figures would show.
+STDLIB_QUEUE = 5
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -23,12 +28,13 @@ class Peer:
 class Workload:
     """One request to each of some peers, the first of which the others are compared with.
 
-    path: for an HTTP client; None: not HTTP. request, reply: what is sent, and how the answer
-    must end.
+    connections: under way at a time. path: for an HTTP client; None: not HTTP. request, reply:
+    what is sent, and how the answer must end.
     """
 
     letter: str
     title: str
+    connections: int
     path: str | None
     request: bytes
     reply: bytes
@@ -45,6 +51,7 @@ def all_workloads(folder: Path) -> list[Workload]:
         Workload(
             "A",
             "HTTP hello (BaseHTTPRequestHandler, no access log), a connection per request",
+            CONNECTIONS,
             "/",
             _get("/"),
             peers.HELLO,
@@ -53,6 +60,7 @@ def all_workloads(folder: Path) -> list[Workload]:
         Workload(
             "B",
             f"HTTP file of {FILE_BYTES} bytes, access log to a file, a connection per request",
+            STDLIB_QUEUE,
             f"/{FILE}",
             _get(f"/{FILE}"),
             text,
@@ -61,6 +69,7 @@ def all_workloads(folder: Path) -> list[Workload]:
         Workload(
             "C",
             f"TCP echo of {len(peers.LINE)} bytes (StreamRequestHandler), a connection per request",
+            CONNECTIONS,
             None,
             peers.LINE,
             peers.LINE,
