@@ -1,8 +1,22 @@
-"""`python -m prefork` is the command `prefork`."""
+"""The command, and `python -m prefork`: a word about the system, then `cli`."""
 
 import sys
 
-from prefork.cli import main
+from prefork.errors import PlatformError
+from prefork.system import require_platform
+
+
+def main() -> int:
+    """Run the command; return its exit status."""
+    try:
+        require_platform()
+    except PlatformError as error:
+        print(f"prefork: error: {error}", file=sys.stderr)
+        return error.exit_status
+    from prefork import cli  # noqa: PLC0415 # elsewhere its imports would fail
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

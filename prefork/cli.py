@@ -8,11 +8,11 @@ be done).
 import argparse
 import logging
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import prefork
 from prefork import log, systemd
@@ -22,18 +22,20 @@ from prefork.files import FolderRequestHandler
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
 from prefork.listeners import open_listeners
-from prefork.master import require_platform
 from prefork.mixin import serve_together
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.sockets import endpoint_of
-from prefork.target import Kind, Target, find_folder, find_handler, names_object
+from prefork.streams import secure_streams
+from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
+
+_DESCRIPTORS: Final = 65536
 
 _EPILOG: Final = """\
 examples:
-  prefork ~/Public                 share a folder on port 8000, on all interfaces
-  prefork . 8080 -b 127.0.0.1      share the current folder with this machine only
-  prefork mymodule:Handler 9000    serve a handler class of socketserver or http.server
+  prefork ~/Public                 share a folder on port 8000, all interfaces
+  prefork . 8080 -b 127.0.0.1      share the current one with this machine only
+  prefork mymodule:Handler 9000    serve a class of socketserver or http.server
   prefork site -b unix:/run/site   serve on a Unix socket
 """
 
@@ -54,20 +56,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv: the arguments without the command's name; None: those of the process.
     """
-    options = _parser().parse_args(argv)
-    log.configure(_level(options))
+    secure_streams()
+    verbose = False
     try:
-        require_platform()
+        options = _options(sys.argv[1:] if argv is None else argv)
+        verbose = options.verbose
+        log.configure(_level(options))
         _serve(_wanted(options))
-    except PreforkError as error:
-        if options.verbose and error.__cause__ is not None:
+    except (PreforkError, OSError) as error:
+        if verbose and (error.__cause__ is not None or not isinstance(error, PreforkError)):
             log.exception("target.failed")
-        print(f"prefork: error: {error}", file=sys.stderr)
-        return error.exit_status
+        print(f"prefork: error: {log.printable(str(error))}", file=sys.stderr)
+        return error.exit_status if isinstance(error, PreforkError) else 1
     except KeyboardInterrupt:
         if sys.stdout.isatty():
             print("\nKeyboard interrupt received, exiting.")
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong as every other part does: by one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError where argparse would print and exit."""
+        raise UsageError(f"{message} (prefork --help lists what there is)")
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    """Parse; TARGET and PORT may stand apart, `prefork site -b 127.0.0.1 8080`."""
+    cut = words.index("--") if "--" in words else len(words)
+    parser = _parser()
+    # The second of its two passes would take what follows "--" for options.
+    options = parser.parse_intermixed_args(words[:cut])
+    for word in words[cut + 1 :]:
+        if options.target is None:
+            options.target = word
+        elif options.port is None:
+            options.port = word
+        else:
+            parser.error(f"unrecognized arguments: {word}")
+    return options
 
 
 def _level(options: argparse.Namespace) -> int:
@@ -78,7 +106,7 @@ def _level(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="prefork",
         usage="prefork [TARGET] [PORT] [options]",
         description="Serve a folder, or any handler class, from several supervised processes.",
@@ -177,9 +205,11 @@ def _number(name: str, text: str, least: int, most: int, alternative: str = "") 
 
 
 def _target(text: str | None, options: argparse.Namespace) -> Target:
-    if text is not None and text.endswith(".toml") and not Path(text).is_dir():
+    if text is not None and text.endswith(".toml") and not is_folder(text):
         raise UsageError(f"cannot serve {text}: configuration files are not supported yet")
     if text is not None and names_object(text):
+        if options.directory is not None:
+            options.directory = str(find_folder(options.directory))
         return configured(find_handler(text), _handler_options(options))
     if text is not None and options.directory is not None:
         raise UsageError(f"two directories: {text} and -d {options.directory}")
@@ -209,6 +239,7 @@ def _handler_options(options: argparse.Namespace) -> HandlerOptions:
 def _serve(wanted: _Wanted) -> None:
     """Open the listeners, greet, and serve until told to stop."""
     target = wanted.target
+    _raise_descriptor_limit()
     with open_listeners(
         target, wanted.binds, wanted.port, wanted.workers, wanted.request_queue_size
     ) as servers:
@@ -218,14 +249,35 @@ def _serve(wanted: _Wanted) -> None:
         log.info("master.listening", pid=pid, what=target.name, at=at, workers=wanted.workers)
         if sys.stdout.isatty():
             urls = reachable_urls(target.kind, endpoints)
-            colour = "NO_COLOR" not in os.environ
+            colour = not os.environ.get("NO_COLOR")
             text = greeting(prefork.__version__, target.name, urls, wanted.workers, colour=colour)
             print(text, end="", flush=True)
-        serve_together(servers, what=f"{target.name} {at}", on_ready=_tell_ready)
-        systemd.notify("STOPPING=1")
-    log.info("master.stopped", pid=pid)
+        try:
+            serve_together(
+                servers,
+                what=f"{target.name} {at}",
+                on_ready=_tell_ready,
+                on_stopping=_tell_stopping,
+            )
+        finally:
+            log.info("master.stopped", pid=pid)
+
+
+def _raise_descriptor_limit() -> None:
+    """Let a worker have more clients than the usual 1024, a limit made for select(2).
+
+    Not as many as allowed: programs that handlers start may close each in turn.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _tell_ready() -> None:
     log.info("master.ready", pid=os.getpid())
     systemd.notify("READY=1")
+
+
+def _tell_stopping() -> None:
+    systemd.notify("STOPPING=1")

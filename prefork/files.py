@@ -22,8 +22,6 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
     carry a file or a listing, unless such a header is there already.
     """
 
-    _headers_buffer: list[bytes]  # the stdlib's; a status line, then an item for each header
-
     #: For names that say nothing about the type of their content.
     default_content_type = "application/octet-stream"
 
@@ -50,7 +48,8 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         """End the head, with the extra headers if it is that of a file or listing."""
         if self.extra_response_headers and self._status == HTTPStatus.OK:
-            there = {line.partition(b":")[0].lower() for line in self._headers_buffer[1:]}
+            buffer = getattr(self, "_headers_buffer", [])  # HTTP/0.9 has no head
+            there = {line.partition(b":")[0].lower() for line in buffer[1:]}
             for name, value in self.extra_response_headers:
                 if name.lower().encode("latin-1") not in there:
                     self.send_header(name, value)

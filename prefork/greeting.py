@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from prefork import log
 from prefork.sockets import Endpoint
 from prefork.target import Kind
 
@@ -34,7 +35,7 @@ def reachable_urls(kind: Kind, endpoints: Sequence[Endpoint]) -> list[str]:
             continue
         host, port = endpoint.address[:2]
         if host not in ("0.0.0.0", "::"):
-            urls.append(_url(kind, host, port))
+            urls.append(_url(kind, endpoint.zoned_host, port))
             continue
         own = own or _own_addresses()
         families = [endpoint.family]
@@ -52,8 +53,8 @@ def greeting(version: str, what: str, urls: Sequence[str], workers: int, *, colo
     bold, green, plain = ("\x1b[1m", "\x1b[32m", "\x1b[0m") if colour else ("", "", "")
     lines = [
         f"{bold}prefork {version}{plain}",
-        f"Serving {bold}{what}{plain}",
-        *(f"    {green}{url}{plain}" for url in urls),
+        f"Serving {bold}{log.printable(what)}{plain}",
+        *(f"    {green}{log.printable(url)}{plain}" for url in urls),
         f"by {workers} worker process{'' if workers == 1 else 'es'}. Press Ctrl-C to stop.",
     ]
     return "\n".join(lines) + "\n"

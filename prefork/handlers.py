@@ -17,7 +17,10 @@ from prefork.target import Target
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 §5.5
-_VERSION: Final = re.compile(r"HTTP/[0-9]\.[0-9]")  # RFC 9112 §2.3
+_VERSION: Final = re.compile(r"HTTP/1\.[01]")  # RFC 9112 §2.3; those that http.server speaks
+_MEDIA_TYPE: Final = re.compile(  # RFC 9110 §8.3.1
+    rf"{_TOKEN.pattern}/{_TOKEN.pattern}[\t ]*(;{_FIELD_VALUE.pattern})?"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def configured(target: Target, options: HandlerOptions) -> Target:
     arguments: dict[str, Any] = {}
     if options.protocol is not None:
         _require(target, BaseHTTPRequestHandler, "-p/--protocol")
-        _check(_VERSION, "-p/--protocol", options.protocol, "an HTTP version such as HTTP/1.1")
+        _check(_VERSION, "-p/--protocol", options.protocol, "HTTP/1.0 or HTTP/1.1")
         variables["protocol_version"] = options.protocol
     if options.directory is not None:
         _require(target, SimpleHTTPRequestHandler, "-d/--directory")
@@ -58,7 +61,7 @@ def configured(target: Target, options: HandlerOptions) -> Target:
             _check(_FIELD_VALUE, f"-H/--header {name}", value, "one line of printable characters")
         arguments["extra_response_headers"] = tuple(options.headers)
     if options.content_type is not None:
-        _check(_FIELD_VALUE, "--content-type", options.content_type, "a content type")
+        _check(_MEDIA_TYPE, "--content-type", options.content_type, "a type such as text/plain")
         variables["default_content_type"] = options.content_type
     if not options.access_log and _logs_plainly(handler_class):
         variables["log_request"] = _log_nothing

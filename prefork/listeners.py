@@ -35,8 +35,9 @@ def open_listeners(
     missing: StartError | None = None
     with ExitStack() as stack:
         servers: list[PreforkMixIn] = []
+        given = 0
         for endpoint in endpoints:
-            here = _with_port(endpoint, servers[0].server_address) if servers else endpoint
+            here = _with_port(endpoint, given)
             try:
                 server = open_server(target.kind, here, target.handler, workers, request_queue_size)
             except OSError as error:
@@ -48,6 +49,8 @@ def open_listeners(
                 missing = failure
             else:
                 servers.append(stack.enter_context(server))
+                if endpoint.family != socket.AF_UNIX:
+                    given = server.socket.getsockname()[1]
         if missing is not None and not servers:
             raise missing
         yield servers
@@ -60,16 +63,12 @@ def _endpoints(binds: Sequence[str], port: int, kind: Kind) -> list[Endpoint]:
     return keep_apart([endpoint for bind in binds for endpoint in resolve(bind, port, sort)])
 
 
-def _with_port(endpoint: Endpoint, first: object) -> Endpoint:
-    """Return the endpoint with the port that the first one was given, if it asks for any."""
-    if (
-        endpoint.family == socket.AF_UNIX
-        or endpoint.address[1] != 0
-        or not isinstance(first, tuple)
-    ):
+def _with_port(endpoint: Endpoint, given: int) -> Endpoint:
+    """Return the endpoint with the port that another was given, if it asks for any."""
+    if endpoint.family == socket.AF_UNIX or endpoint.address[1] != 0:
         return endpoint
     host, _, *rest = endpoint.address
-    return endpoint._replace(address=(host, first[1], *rest))
+    return endpoint._replace(address=(host, given, *rest))
 
 
 def _reason(error: OSError, endpoint: Endpoint) -> str:
@@ -77,6 +76,10 @@ def _reason(error: OSError, endpoint: Endpoint) -> str:
         return "the port is in use; stop the program that has it, or choose another PORT"
     if error.errno == errno.EACCES and endpoint.family != socket.AF_UNIX:
         return "permission denied; ports below 1024 need privileges, choose one from 1024 on"
+    if error.errno == errno.EINVAL and endpoint.family == socket.AF_INET6:
+        return "a link-local address needs its interface, as in fe80::1%eth0"
+    if error.errno == errno.ENOENT:
+        return "there is no such directory to put the socket in"
     if error.errno == errno.EADDRNOTAVAIL:
         return "no interface of this machine has that address"
     return error.strerror or str(error)

@@ -12,8 +12,9 @@ from typing import Final
 
 LOGGER: Final = logging.getLogger("prefork")
 
-_PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f]+")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+# Surrogates: bytes of a name that are no text (PEP 383). The separators end lines, too.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def event(level: int, name: str, **fields: object) -> None:
@@ -70,8 +71,16 @@ def _quote(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + _CONTROL.sub(_escape, text) + '"'
+    return f'"{printable(text)}"'
+
+
+def printable(text: str) -> str:
+    """Return text as one line that cannot steer a terminal: the rest as escapes."""
+    return _CONTROL.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
-    return f"\\x{ord(found[0]):02x}"
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

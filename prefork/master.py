@@ -8,10 +8,8 @@ never raises because of what a worker does.
 
 import gc
 import os
-import platform
 import selectors
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from setproctitle import getproctitle, setproctitle
-
 from prefork import fleet, log
 from prefork.children import Child, Children
-from prefork.errors import PlatformError
 from prefork.fleet import Action, Event, Happening, Policy, State, Wish
 from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
 from prefork.signals import SignalPipe
 from prefork.sockets import SharedSocket
+from prefork.titles import get_title, set_title
 from prefork.worker import Place, Report, Server, Worker
 
 _RECORD: Final = 8  # bytes of a worker's report: what, slot (2), pid (5)
@@ -68,8 +64,8 @@ class Settings:
 class Master:
     """Supervises workers for some servers, all of which each worker serves.
 
-    on_ready: called once, when all first workers are READY. should_stop: asked
-    in each turn of the loop.
+    on_ready: called once, when all first workers are READY. on_stopping: called
+    once, when the end begins. should_stop: asked in each turn of the loop.
     """
 
     def __init__(
@@ -77,9 +73,9 @@ class Master:
         servers: Sequence[Server],
         settings: Settings,
         on_ready: Callable[[], None],
+        on_stopping: Callable[[], None],
         should_stop: Callable[[], bool],
     ) -> None:
-        require_platform()
         self.thread = threading.get_ident()  #: of the caller of run()
         self.ended_by: int | None = None  #: the signal that ended run(), if one did
         self._servers = servers
@@ -87,7 +83,9 @@ class Master:
         limit_s = settings.heartbeat_timeout_s
         self._poll_s = settings.poll_s if limit_s is None else min(settings.poll_s, limit_s / 3)
         self._on_ready: Callable[[], None] | None = on_ready
+        self._on_stopping = on_stopping
         self._should_stop = should_stop
+        self._short = False
         self._pid = os.getpid()
         self._looked_s = 0.0
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -103,7 +101,7 @@ class Master:
 
     def run(self) -> None:
         """Start the fleet and return when it is over."""
-        title = getproctitle()
+        title = get_title()
         with ExitStack() as stack:
             stack.callback(self._close_pipe)
             self._board = Scoreboard()
@@ -116,8 +114,8 @@ class Master:
                 stack.callback(shared.restore)
             self._selector.register(self._wake_r, selectors.EVENT_READ)
             self._selector.register(self._report_r, selectors.EVENT_READ)
-            stack.callback(setproctitle, title)
-            setproctitle(f"prefork: master [{self._settings.what}]")
+            stack.callback(set_title, title)
+            set_title(f"prefork: master [{self._settings.what}]")
             stack.enter_context(_frozen_heap())
             self._children = Children(self._selector)
             stack.callback(self._children.end_by_force)
@@ -219,6 +217,8 @@ class Master:
         if what is Wish.GROW and len(self._fleet.slots) >= CAPACITY:
             log.warning("master.full", workers=CAPACITY)
             return
+        if what in (Wish.STOP, Wish.QUIT) and not self._fleet.stopping:
+            self._on_stopping()
         self._fleet, todo = fleet.step(self._fleet, what, time.monotonic())
         for action, index in todo:
             self._perform(action, index)
@@ -247,9 +247,13 @@ class Master:
         try:
             child = self._children.start(index, partial(self._be_worker, index))
         except OSError as error:
-            log.error("worker.not_started", slot=index, reason=error.strerror)
+            # Of many slots that all fail, each again and again, one says why.
+            tell = log.debug if self._short else log.error
+            tell("worker.not_started", slot=index, reason=error.strerror)
+            self._short = True
             self._happen(Happening(Event.DIED, index))
             return
+        self._short = False
         line.pid = child.pid
         log.debug("worker.started", slot=index, pid=child.pid)
 
@@ -300,16 +304,6 @@ class Master:
             self._open = False
             os.close(self._wake_r)
             os.close(self._wake_w)
-
-
-def require_platform() -> None:
-    """Raise PlatformError unless this is Linux 5.4 or later (pidfds that can be waited for)."""
-    if sys.platform != "linux":
-        raise PlatformError(f"prefork needs Linux 5.4 or later; this is {platform.system()}")
-    release = platform.release()
-    numbers = [int(part) for part in release.replace("-", ".").split(".")[:2] if part.isdecimal()]
-    if numbers < [5, 4]:
-        raise PlatformError(f"prefork needs Linux 5.4 or later; this kernel is {release}")
 
 
 @contextmanager

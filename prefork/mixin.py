@@ -16,6 +16,7 @@ from prefork.cpus import available_cpus
 from prefork.fleet import Policy
 from prefork.master import Master, Settings
 from prefork.sockets import endpoint_of
+from prefork.system import require_platform
 from prefork.worker import Report, Worker
 
 if TYPE_CHECKING:
@@ -160,13 +161,16 @@ def serve_together(
     *,
     what: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    on_stopping: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve several servers by the same fleet: each worker waits for all of them.
 
     The first one's class variables hold for the fleet. what: for the process
     titles. on_ready: called in the master when all workers first are READY.
+    on_stopping: called in the master when the end begins.
     Raises: as `PreforkMixIn.serve_forever`.
     """
+    require_platform()
     first = servers[0]
     settings = Settings(
         workers=available_cpus() if first.workers == "auto" else int(first.workers),
@@ -179,7 +183,7 @@ def serve_together(
     def should_stop() -> bool:
         return any(_flags(server)._BaseServer__shutdown_request for server in servers)
 
-    master = Master(servers, settings, on_ready, should_stop)
+    master = Master(servers, settings, on_ready, on_stopping, should_stop)
     for server in servers:
         _flags(server)._BaseServer__is_shut_down.clear()
         server._master = master

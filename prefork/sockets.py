@@ -43,8 +43,19 @@ class Endpoint(NamedTuple):
     def __str__(self) -> str:
         if self.family == socket.AF_UNIX:
             return UNIX_PREFIX + os.fsdecode(self.address).replace("\0", "@", 1)
-        host, port = self.address[:2]
+        host, port = self.zoned_host, self.address[1]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def zoned_host(self) -> str:
+        """The host, and the interface it belongs to where that is part of the address."""
+        host = str(self.address[0])
+        if self.family != socket.AF_INET6 or not self.address[3] or "%" in host:
+            return host
+        try:
+            return f"{host}%{socket.if_indextoname(self.address[3])}"
+        except OSError:  # the interface has gone
+            return f"{host}%{self.address[3]}"
 
 
 def endpoint_of(sock: socket.socket) -> Endpoint:
@@ -64,9 +75,11 @@ def resolve(bind: str, port: int, kind: socket.SocketKind) -> list[Endpoint]:
     """
     if bind.startswith(UNIX_PREFIX):
         return [Endpoint(socket.AF_UNIX, _unix_path(bind.removeprefix(UNIX_PREFIX)))]
+    if not bind:
+        raise UsageError("-b '': give an address, a host name or unix:/path; none for all")
     host = bind[1:-1] if bind.startswith("[") and bind.endswith("]") else bind
     try:
-        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         head, colon, tail = host.rpartition(":")
         if colon and tail.isdecimal():
@@ -75,7 +88,9 @@ def resolve(bind: str, port: int, kind: socket.SocketKind) -> list[Endpoint]:
                 f" (prefork ... {tail} -b {head})"
             ) from None
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise StartError(f"cannot bind to {bind!r}: {reason}") from None
+        raise StartError(
+            f"cannot bind to {bind!r}: {reason}; give an address or a host name of this machine"
+        ) from None
     # V6ONLY off is what `python -m http.server -b ::` does, too.
     return [
         Endpoint(family, address, False if family == socket.AF_INET6 else None)

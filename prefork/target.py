@@ -10,8 +10,10 @@ import http.server
 import importlib
 import os
 import socketserver
+import stat
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -47,23 +49,39 @@ def find_folder(text: str) -> Path:
 
     Raises: UsageError when it is missing, no folder, or cannot be read.
     """
-    path = Path(text)
-    if not path.exists():
+    try:
+        # Not Path(""), the current directory: an unset variable of a script must not share that.
+        is_dir = stat.S_ISDIR(os.stat(text).st_mode)  # noqa: PTH116 # for the reason above
+        readable = os.access(text, os.R_OK | os.X_OK)
+        folder = Path(text).resolve()
+    except PermissionError:
+        is_dir, readable = True, False
+    except FileNotFoundError:  # also where the current directory has been deleted
         raise UsageError(
             f"no such directory: {text!r} (TARGET is a directory, module:Class, or a port)"
-        )
-    if not path.is_dir():
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot share {text!r}: {error.strerror}") from None
+    if not is_dir:
         raise UsageError(f"not a directory: {text!r} (share the directory that holds it)")
-    if not os.access(path, os.R_OK | os.X_OK):
+    if not readable:
         raise UsageError(f"cannot read the directory {text!r}: permission denied")
-    return path.resolve()
+    return folder
+
+
+def is_folder(text: str) -> bool:
+    """Tell whether there is such a directory, as far as this user may know."""
+    try:
+        return Path(text).is_dir()
+    except OSError:
+        return False
 
 
 def names_object(text: str) -> bool:
     """Tell whether TARGET has the form module:name, and is no directory."""
     module, colon, name = text.partition(":")
     words = [*module.split("."), *name.split(".")]
-    return bool(colon) and all(w.isidentifier() for w in words) and not Path(text).is_dir()
+    return bool(colon) and all(w.isidentifier() for w in words) and not is_folder(text)
 
 
 def find_handler(text: str) -> Target:
@@ -91,9 +109,10 @@ def find_handler(text: str) -> Target:
 
 
 def _import(name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    with suppress(OSError):  # it has been deleted: nothing can be imported from there
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -123,7 +142,7 @@ def _not_a_handler(thing: Any) -> str:
             "it is no subclass of socketserver.BaseRequestHandler, and WSGI applications"
             " are not supported yet"
         )
-    return f"it is a {type(thing).__name__}, not a handler class"
+    return f"it is no handler class, but of type {type(thing).__name__}"
 
 
 def _last_line(error: BaseException) -> str:

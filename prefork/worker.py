@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
 
-from setproctitle import setproctitle
-
 from prefork import log
 from prefork.acceptor import Acceptor, Listening, drain
 from prefork.clients import Clients
 from prefork.scoreboard import Order, Slot
 from prefork.signals import SignalPipe, react
+from prefork.titles import set_title
 
 #: How long idle keep-alive clients may still send a request after the order to go.
 LINGER_S: Final = 2.0
@@ -263,7 +262,7 @@ class Worker:
         title = self._titles[busy]
         if title is not self._title:
             self._title = title
-            setproctitle(title)
+            set_title(title)
 
 
 def _on_quit() -> None:

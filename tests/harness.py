@@ -113,22 +113,29 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for pid in left:
-            wait_gone(pid)
+        try:
+            for pid in left:
+                wait_gone(pid, deadline_s=5)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # what a failed test leaves of its session
         self._notify.close()
         self._notify_dir.cleanup()
         if error is not None:
             print(f"$ {shlex.join(self.command)}\n{self.out.text()}\n{self.log.text()}")
 
     def wait_notified(self, state: str, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until the service manager would have been told `state`."""
-        self._notify.settimeout(deadline_s)
-        told = []
-        while state not in told:
-            try:
+        """Wait until the service manager would have been told `state`; its end is a failure."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            told: list[str] = []
+            while state not in told:
+                ready, _, _ = select.select([self._notify, pidfd], [], [], deadline_s)
+                if self._notify not in ready:
+                    raise AssertionError(f"not told {state}:\n{self.log.text()}")
                 told += self._notify.recv(4096).decode().splitlines()
-            except TimeoutError:
-                raise AssertionError(f"not told {state}:\n{self.log.text()}") from None
+        finally:
+            os.close(pidfd)
 
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)

@@ -723,7 +723,8 @@ pads = [os.open("/dev/null", os.O_RDONLY) for _ in range(1500)]
 
 
 def test_as_pid_1_the_master_reaps_the_orphans_it_is_given(tmp_path):
-    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    unshare += ["--mount-proc"]
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no user and PID namespaces here (unshare --user --pid)")
     handler = """
