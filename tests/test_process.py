@@ -728,6 +728,12 @@ def test_as_pid_1_the_master_reaps_the_orphans_it_is_given(tmp_path):
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no user and PID namespaces here (unshare --user --pid)")
     handler = """
+def zombie(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False  # reaped while we looked
+
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         child = os.fork()
@@ -736,11 +742,8 @@ class Handler(socketserver.StreamRequestHandler):
                 os._exit(3)  # an orphan: PID 1 has to wait for it
             os._exit(0)
         os.waitpid(child, 0)
-        while True:  # the answer is that no zombie is left
-            states = [open(f"/proc/{p}/stat").read() for p in os.listdir("/proc") if p.isdigit()]
-            if not [state for state in states if state.rpartition(")")[2].split()[0] == "Z"]:
-                break
-            os.sched_yield()
+        while any(map(zombie, filter(str.isdigit, os.listdir("/proc")))):
+            os.sched_yield()  # the answer is that no zombie is left
         self.wfile.write(b"master %d" % os.getppid())
 """
     (tmp_path / "program.py").write_text(HEAD + handler + server(1))
