@@ -12,10 +12,11 @@ import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 import prefork
 from prefork import log, systemd
+from prefork.arguments import parse
 from prefork.cpus import available_cpus
 from prefork.errors import PreforkError, UsageError
 from prefork.files import FolderRequestHandler
@@ -24,20 +25,11 @@ from prefork.handlers import HandlerOptions, configured
 from prefork.listeners import open_listeners
 from prefork.mixin import serve_together
 from prefork.scoreboard import CAPACITY
-from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.sockets import endpoint_of
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
 
 _DESCRIPTORS: Final = 65536
-
-_EPILOG: Final = """\
-examples:
-  prefork ~/Public                 share a folder on port 8000, all interfaces
-  prefork . 8080 -b 127.0.0.1      share the current one with this machine only
-  prefork mymodule:Handler 9000    serve a class of socketserver or http.server
-  prefork site -b unix:/run/site   serve on a Unix socket
-"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     secure_streams()
     verbose = False
     try:
-        options = _options(sys.argv[1:] if argv is None else argv)
+        options = parse(sys.argv[1:] if argv is None else argv)
         verbose = options.verbose
         log.configure(_level(options))
         _serve(_wanted(options))
@@ -74,102 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells what is wrong as every other part does: by one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UsageError where argparse would print and exit."""
-        raise UsageError(f"{message} (prefork --help lists what there is)")
-
-
-def _options(words: Sequence[str]) -> argparse.Namespace:
-    """Parse; TARGET and PORT may stand apart, `prefork site -b 127.0.0.1 8080`."""
-    cut = words.index("--") if "--" in words else len(words)
-    parser = _parser()
-    # The second of its two passes would take what follows "--" for options.
-    options = parser.parse_intermixed_args(words[:cut])
-    for word in words[cut + 1 :]:
-        if options.target is None:
-            options.target = word
-        elif options.port is None:
-            options.port = word
-        else:
-            parser.error(f"unrecognized arguments: {word}")
-    return options
-
-
 def _level(options: argparse.Namespace) -> int:
     if options.verbose:
         return logging.DEBUG
     # A person is greeted; milestones in the log would say the same again.
     return logging.WARNING if options.quiet or sys.stdout.isatty() else logging.INFO
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="prefork",
-        usage="prefork [TARGET] [PORT] [options]",
-        description="Serve a folder, or any handler class, from several supervised processes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "target",
-        metavar="TARGET",
-        nargs="?",
-        help="a directory to share, or module:Class, a socketserver or http.server handler"
-        " (default: the current directory)",
-    )
-    add("port", metavar="PORT", nargs="?", help="listen on this port (default: 8000)")
-    add(
-        "-b",
-        "--bind",
-        metavar="ADDRESS",
-        action="append",
-        help="listen on this address: IPv4, IPv6, host name, or unix:/path; repeatable"
-        " (default: all interfaces)",
-    )
-    add("-d", "--directory", metavar="DIR", help="share this directory, the same as TARGET")
-    add(
-        "-p",
-        "--protocol",
-        metavar="VERSION",
-        help="conform to this HTTP version (default: HTTP/1.0, or what the handler says)",
-    )
-    add(
-        "-H",
-        "--header",
-        nargs=2,
-        action="append",
-        metavar=("NAME", "VALUE"),
-        help="add a header to files and listings; repeatable",
-    )
-    add(
-        "--content-type",
-        metavar="TYPE",
-        help="content type of files whose name tells none (default: application/octet-stream)",
-    )
-    add(
-        "-w",
-        "--workers",
-        metavar="N",
-        default="auto",
-        help="number of worker processes, or auto: one for each processor this process may use"
-        " (default: auto)",
-    )
-    add(
-        "--request-queue-size",
-        metavar="N",
-        default=str(REQUEST_QUEUE_SIZE),
-        help="how many connections may wait to be accepted (default: %(default)s)",
-    )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("--verbose", action="store_true", help="log what each worker does")
-    loudness.add_argument("--quiet", action="store_true", help="log warnings and errors only")
-    add("--version", action="version", version=f"prefork {prefork.__version__}")
-    return parser
 
 
 def _wanted(options: argparse.Namespace) -> _Wanted:
@@ -197,7 +98,8 @@ def _wanted(options: argparse.Namespace) -> _Wanted:
 
 
 def _number(name: str, text: str, least: int, most: int, alternative: str = "") -> int:
-    if not (text.isdecimal() and text.isascii() and least <= int(text[:12]) <= most):
+    decimal = text.isascii() and text.isdecimal() and len(text) <= 12
+    if not decimal or not least <= int(text) <= most:
         raise UsageError(
             f"{name} must be a number from {least} to {most}{alternative}, not {text!r}"
         )

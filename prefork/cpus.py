@@ -2,6 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Final
+
+_OWN_CGROUP: Final = Path("/proc/self/cgroup")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def available_cpus() -> int:
@@ -10,27 +14,22 @@ def available_cpus() -> int:
     A quota of 2.5 processors counts as 3: the fraction would idle otherwise.
     """
     cpus = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
-    return cpus if quota is None else max(1, min(cpus, quota))
+    return min([cpus, *_quotas()])
 
 
-def _cgroup_quota() -> int | None:
-    """Return cpu.max of the nearest limiting cgroup (v2), rounded up; None without one."""
+def _quotas() -> list[int]:
+    """Return cpu.max of each limiting cgroup (v2) that this process is in, rounded up."""
     try:
-        own = next(
-            line.split(":", 2)[2].strip()
-            for line in Path("/proc/self/cgroup").read_text().splitlines()
-            if line.startswith("0::")
-        )
-    except (OSError, StopIteration):
-        return None
-    limits = []
-    for group in [Path(own), *Path(own).parents]:
-        try:
-            quota, period = (
-                (Path("/sys/fs/cgroup") / group.relative_to("/") / "cpu.max").read_text().split()
-            )
-            limits.append(-(-int(quota) // int(period)))
-        except (OSError, ValueError):
-            continue  # no limit at this level: the file says "max", or is not there
-    return min(limits, default=None)
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return []  # no /proc
+    quotas = []
+    for own in (Path(line[3:]) for line in lines if line.startswith("0::")):
+        for group in (own, *own.parents):
+            try:
+                limit = (_CGROUPS / group.relative_to("/") / "cpu.max").read_text()
+                quota, period = map(int, limit.split())
+            except (OSError, ValueError):
+                continue  # no limit at this level: the file says "max", or is not there
+            quotas.append(-(-quota // period))
+    return quotas

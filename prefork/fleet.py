@@ -235,7 +235,7 @@ WANTED: Final = frozenset(
     {State.WAITING, State.STARTING, State.SERVING, State.RETIRING, State.KILLED}
 )
 
-Todo = list[tuple[Action, int]]  #: actions with their slots, in the order to perform them
+Actions = list[tuple[Action, int]]  #: actions with their slots, in the order to perform them
 
 
 def new_fleet(workers: int, policy: Policy, now_s: float) -> Fleet:
@@ -243,7 +243,7 @@ def new_fleet(workers: int, policy: Policy, now_s: float) -> Fleet:
     return Fleet((Slot(State.WAITING, now_s),) * workers, policy)
 
 
-def step(fleet: Fleet, what: Happening | Wish, now_s: float) -> tuple[Fleet, Todo]:
+def step(fleet: Fleet, what: Happening | Wish, now_s: float) -> tuple[Fleet, Actions]:
     """Return the fleet after what happened at now_s (monotonic seconds), and what to do.
 
     Pure: the same arguments give the same result, and nothing else changes.
@@ -294,16 +294,16 @@ def _with_free_slot(fleet: Fleet) -> tuple[Fleet, int]:
     return replace(fleet, slots=(*fleet.slots, Slot(State.GONE))), len(states)
 
 
-def _step_slots(fleet: Fleet, happenings: list[Happening], now_s: float) -> tuple[Fleet, Todo]:
+def _step_slots(fleet: Fleet, happenings: list[Happening], now_s: float) -> tuple[Fleet, Actions]:
     slots = list(fleet.slots)
-    todo: Todo = []
+    actions: Actions = []
     for event, index in happenings:
         cell = TABLE[slots[index].state][event]
         if cell.state is not None:
             slots[index] = _enter(slots[index], cell, fleet.policy, now_s)
         if cell.action is not None:
-            todo.append((cell.action, index))
-    return replace(fleet, slots=tuple(slots)), todo
+            actions.append((cell.action, index))
+    return replace(fleet, slots=tuple(slots)), actions
 
 
 def _enter(slot: Slot, cell: Cell, policy: Policy, now_s: float) -> Slot:

@@ -219,8 +219,8 @@ class Master:
             return
         if what in (Wish.STOP, Wish.QUIT) and not self._fleet.stopping:
             self._on_stopping()
-        self._fleet, todo = fleet.step(self._fleet, what, time.monotonic())
-        for action, index in todo:
+        self._fleet, actions = fleet.step(self._fleet, what, time.monotonic())
+        for action, index in actions:
             self._perform(action, index)
 
     def _perform(self, action: Action, index: int) -> None:

@@ -97,16 +97,16 @@ EXPECTED = {
 @pytest.mark.parametrize(("state", "event"), [*itertools.product(State, Event)])
 def test_each_state_meets_each_event_as_written(state, event):
     slot = Slot(state, due_s=NOW_S + 7, failures=2)
-    fleet, todo = step(Fleet((slot,), POLICY), Happening(event, 0), NOW_S)
+    fleet, actions = step(Fleet((slot,), POLICY), Happening(event, 0), NOW_S)
     expected = EXPECTED[state].get(event)
     if expected is None:
         assert fleet.slots == (slot,)
-        assert todo == []
+        assert actions == []
     else:
         to, action, lasts_s, failures = expected
         due_s = None if lasts_s is None else NOW_S + lasts_s
         assert fleet.slots == (Slot(to, due_s, failures),)
-        assert todo == ([] if action is None else [(action, 0)])
+        assert actions == ([] if action is None else [(action, 0)])
 
 
 def test_the_table_is_total():
@@ -121,8 +121,8 @@ def test_a_step_touches_no_other_slot():
 
 
 def test_a_new_fleet_starts_all_its_workers_at_once():
-    fleet, todo = step(new_fleet(3, POLICY, NOW_S), Wish.TICK, NOW_S)
-    assert todo == [(Action.START, 0), (Action.START, 1), (Action.START, 2)]
+    fleet, actions = step(new_fleet(3, POLICY, NOW_S), Wish.TICK, NOW_S)
+    assert actions == [(Action.START, 0), (Action.START, 1), (Action.START, 2)]
     assert not is_serving(fleet)
     for n in range(3):
         fleet, _ = step(fleet, Happening(Event.READY, n), NOW_S)
@@ -131,16 +131,16 @@ def test_a_new_fleet_starts_all_its_workers_at_once():
 
 def test_a_tick_moves_only_what_is_due():
     slots = (Slot(W, NOW_S), Slot(W, NOW_S + 0.1), Slot(V, None))
-    fleet, todo = step(Fleet(slots, POLICY), Wish.TICK, NOW_S)
-    assert todo == [(Action.START, 0)]
+    fleet, actions = step(Fleet(slots, POLICY), Wish.TICK, NOW_S)
+    assert actions == [(Action.START, 0)]
     assert fleet.slots[1:] == slots[1:]
 
 
 def test_deaths_before_ready_back_off_to_the_cap_and_never_end_the_fleet():
     fleet, now_s, waits = new_fleet(1, POLICY, NOW_S), NOW_S, []
     for _ in range(200):
-        fleet, todo = step(fleet, Wish.TICK, now_s)
-        assert todo == [(Action.START, 0)]
+        fleet, actions = step(fleet, Wish.TICK, now_s)
+        assert actions == [(Action.START, 0)]
         fleet, _ = step(fleet, Happening(Event.DIED, 0), now_s)
         waits.append(next_due_s(fleet) - now_s)
         now_s = next_due_s(fleet)
@@ -170,38 +170,38 @@ def test_a_worker_that_dies_right_after_ready_again_and_again_backs_off():
 
 def test_a_stop_is_over_when_the_last_worker_has_gone():
     fleet = Fleet((Slot(V), Slot(S, NOW_S + 60), Slot(W, NOW_S + 5), Slot(K, NOW_S + 1)), POLICY)
-    fleet, todo = step(fleet, Wish.STOP, NOW_S)
-    assert todo == [(Action.DRAIN, 0), (Action.DRAIN, 1)]
+    fleet, actions = step(fleet, Wish.STOP, NOW_S)
+    assert actions == [(Action.DRAIN, 0), (Action.DRAIN, 1)]
     assert [s.state for s in fleet.slots] == [L, L, G, C]
     for n in (0, 1, 3):
         assert not is_over(fleet)
-        fleet, todo = step(fleet, Happening(Event.DIED, n), NOW_S)
-        assert todo == []
+        fleet, actions = step(fleet, Happening(Event.DIED, n), NOW_S)
+        assert actions == []
     assert is_over(fleet)
 
 
 def test_a_quit_during_a_stop_hurries():
     fleet, _ = step(Fleet((Slot(V), Slot(K, NOW_S + 2)), POLICY), Wish.STOP, NOW_S)
-    fleet, todo = step(fleet, Wish.QUIT, NOW_S + 1)
-    assert todo == [(Action.QUIT, 0)]
+    fleet, actions = step(fleet, Wish.QUIT, NOW_S + 1)
+    assert actions == [(Action.QUIT, 0)]
     assert next_due_s(fleet) == NOW_S + 2
-    fleet, todo = step(fleet, Wish.TICK, NOW_S + 3)
-    assert todo == [(Action.KILL, 0), (Action.KILL, 1)]
+    fleet, actions = step(fleet, Wish.TICK, NOW_S + 3)
+    assert actions == [(Action.KILL, 0), (Action.KILL, 1)]
 
 
 def test_growing_revives_a_gone_slot_before_it_adds_one():
-    fleet, todo = step(Fleet((Slot(V), Slot(G)), POLICY), Wish.GROW, NOW_S)
-    assert todo == [(Action.START, 1)]
-    fleet, todo = step(fleet, Wish.GROW, NOW_S)
-    assert todo == [(Action.START, 2)]
+    fleet, actions = step(Fleet((Slot(V), Slot(G)), POLICY), Wish.GROW, NOW_S)
+    assert actions == [(Action.START, 1)]
+    fleet, actions = step(fleet, Wish.GROW, NOW_S)
+    assert actions == [(Action.START, 2)]
     assert [s.state for s in fleet.slots] == [V, S, S]
 
 
 def test_shrinking_takes_the_last_worker_and_never_the_only_one():
-    fleet, todo = step(Fleet((Slot(V), Slot(V), Slot(L, NOW_S)), POLICY), Wish.SHRINK, NOW_S)
-    assert todo == [(Action.RETIRE, 1)]
-    fleet, todo = step(fleet, Wish.SHRINK, NOW_S)
-    assert todo == []
+    fleet, actions = step(Fleet((Slot(V), Slot(V), Slot(L, NOW_S)), POLICY), Wish.SHRINK, NOW_S)
+    assert actions == [(Action.RETIRE, 1)]
+    fleet, actions = step(fleet, Wish.SHRINK, NOW_S)
+    assert actions == []
     assert [s.state for s in fleet.slots] == [V, L, L]
 
 
@@ -230,8 +230,8 @@ def test_no_sequence_of_happenings_starts_a_worker_in_a_slot_that_has_one():
                     alive.discard(slot)
                     kind = "died"
                 what = Happening(Event[kind.upper()], slot)
-            fleet, todo = step(fleet, what, now_s)
-            for action, slot in todo:
+            fleet, actions = step(fleet, what, now_s)
+            for action, slot in actions:
                 if action is Action.START:
                     assert slot not in alive
                     alive.add(slot)

@@ -9,13 +9,13 @@ import prefork
 FLOORS = {
     0: "errors log systemd cpus scoreboard signals streams titles",
     1: "system fleet sockets clients acceptor",
-    3: "worker children",
-    4: "master",
-    5: "mixin",
-    6: "socketserver target files",
-    7: "servers handlers greeting",
-    8: "listeners",
-    9: "cli __main__",
+    2: "worker children",
+    3: "master",
+    4: "mixin",
+    5: "socketserver target files",
+    6: "servers handlers greeting",
+    7: "listeners arguments",
+    8: "cli __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -1,0 +1,130 @@
+"""The words of the command line: which there are, and what they are called.
+
+The calling process. It parses; what the words mean is checked by who acts on
+them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import prefork
+from prefork.errors import UsageError
+from prefork.servers import REQUEST_QUEUE_SIZE
+
+_EPILOG: Final = """\
+examples:
+  prefork ~/Public                 share a folder on port 8000, all interfaces
+  prefork . 8080 -b 127.0.0.1      share the current one with this machine only
+  prefork mymodule:Handler 9000    serve a class of socketserver or http.server
+  prefork site -b unix:/run/site   serve on a Unix socket
+"""
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the words as attributes, all still text; None where nothing was said.
+
+    TARGET and PORT may stand apart: `prefork site -b 127.0.0.1 8080`.
+    Raises: UsageError; SystemExit after --help and --version.
+    """
+    cut = words.index("--") if "--" in words else len(words)
+    parser = _parser()
+    # The second of its two passes would take what follows "--" for options.
+    options = parser.parse_intermixed_args(words[:cut])
+    for word in words[cut + 1 :]:
+        if options.target is None:
+            options.target = word
+        elif options.port is None:
+            options.port = word
+        else:
+            parser.error(f"unrecognized arguments: {word}")
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong as every other part does: by one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError where argparse would print and exit."""
+        raise UsageError(f"{message} (prefork --help lists what there is)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="prefork",
+        usage="prefork [TARGET] [PORT] [options]",
+        description="Serve a folder, or any handler class, from several supervised processes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_places(parser)
+    _add_handler_options(parser)
+    _add_fleet_options(parser)
+    parser.add_argument("--version", action="version", version=f"prefork {prefork.__version__}")
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="a directory to share, or module:Class, a socketserver or http.server handler"
+        " (default: the current directory)",
+    )
+    add("port", metavar="PORT", nargs="?", help="listen on this port (default: 8000)")
+    add(
+        "-b",
+        "--bind",
+        metavar="ADDRESS",
+        action="append",
+        help="listen on this address: IPv4, IPv6, host name, or unix:/path; repeatable"
+        " (default: all interfaces)",
+    )
+
+
+def _add_handler_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-d", "--directory", metavar="DIR", help="share this directory, the same as TARGET")
+    add(
+        "-p",
+        "--protocol",
+        metavar="VERSION",
+        help="conform to this HTTP version (default: HTTP/1.0, or what the handler says)",
+    )
+    add(
+        "-H",
+        "--header",
+        nargs=2,
+        action="append",
+        metavar=("NAME", "VALUE"),
+        help="add a header to files and listings; repeatable",
+    )
+    add(
+        "--content-type",
+        metavar="TYPE",
+        help="content type of files whose name tells none (default: application/octet-stream)",
+    )
+
+
+def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-w",
+        "--workers",
+        metavar="N",
+        default="auto",
+        help="number of worker processes, or auto: one for each processor this process may use"
+        " (default: auto)",
+    )
+    add(
+        "--request-queue-size",
+        metavar="N",
+        default=str(REQUEST_QUEUE_SIZE),
+        help="how many connections may wait to be accepted (default: %(default)s)",
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("--verbose", action="store_true", help="log what each worker does")
+    loudness.add_argument("--quiet", action="store_true", help="log warnings and errors only")
