@@ -1,8 +1,8 @@
 """SimpleHTTPRequestHandler with 3.15's options on any Python: the folder share's handler.
 
 A worker. `extra_response_headers` and `default_content_type` came to the
-stdlib with 3.15; here they are the same everywhere, by the hooks that all
-versions have.
+stdlib with 3.15; for the versions before, they are made of the hooks that all
+have.
 """
 
 import http.server
@@ -10,12 +10,13 @@ import io
 import mimetypes
 import os
 import posixpath
+import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
 
-class FolderOptions(http.server.SimpleHTTPRequestHandler):
+class _FolderOptions(http.server.SimpleHTTPRequestHandler):
     """The options, for a class derived from SimpleHTTPRequestHandler that follows.
 
     extra_response_headers: pairs of name and value, added to the answers that
@@ -32,13 +33,17 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
         **kwargs: Any,
     ) -> None:
         self.extra_response_headers = extra_response_headers
+        self._sends_head = False
         self._status: int = 0
         super().__init__(*args, **kwargs)
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
         """Send the head of a file or listing; only there extra headers belong."""
-        self._status = 0
-        return super().send_head()
+        self._sends_head = True
+        try:
+            return super().send_head()
+        finally:
+            self._sends_head = False
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Begin an answer, and remember what kind it is."""
@@ -47,7 +52,7 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
 
     def end_headers(self) -> None:
         """End the head, with the extra headers if it is that of a file or listing."""
-        if self.extra_response_headers and self._status == HTTPStatus.OK:
+        if self._sends_head and self.extra_response_headers and self._status == HTTPStatus.OK:
             buffer = getattr(self, "_headers_buffer", [])  # HTTP/0.9 has no head
             there = {line.partition(b":")[0].lower() for line in buffer[1:]}
             for name, value in self.extra_response_headers:
@@ -66,7 +71,13 @@ class FolderOptions(http.server.SimpleHTTPRequestHandler):
         return self.default_content_type if unknown else guessed
 
 
-class FolderRequestHandler(FolderOptions):
+#: SimpleHTTPRequestHandler with the options, whichever Python it is of.
+FolderOptions: type[http.server.SimpleHTTPRequestHandler] = (
+    http.server.SimpleHTTPRequestHandler if sys.version_info >= (3, 15) else _FolderOptions
+)
+
+
+class FolderRequestHandler(FolderOptions):  # type: ignore[misc, valid-type] # known only at run time
     """Serve one folder: the handler of `prefork DIRECTORY`."""
 
     #: Seconds without a byte moved after which a client is let go (nginx: 60). Browsers open

@@ -13,6 +13,7 @@ and the mix-in together, and nothing below needs it.
 """
 
 import socketserver as _stdlib
+import warnings
 from socketserver import *  # noqa: F403 # the module's purpose
 from socketserver import (
     TCPServer,
@@ -52,4 +53,9 @@ class PreforkUnixDatagramServer(PreforkMixIn, UnixDatagramServer):
 
 def __getattr__(name: str) -> Any:
     """Give the names that are not in the stdlib's `__all__`, such as `__version__`."""
-    return getattr(_stdlib, name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        value = getattr(_stdlib, name)
+    for warning in caught:  # 3.15 deprecates some, and must point at who asked
+        warnings.warn(warning.message, warning.category, stacklevel=2)
+    return value

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import stat
 import subprocess
 from pathlib import Path
@@ -258,6 +259,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         assert (answer.line, answer.body) == ("HTTP/1.1 200 OK", b"HTTP/1.0")
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 15),
+    reason="http.server of 3.15 itself raises for HTTP/0.9 with extra_response_headers",
+)
 def test_a_request_of_http_0_9_is_answered_by_the_bare_content(site):
     with Service(site, "0", *LOCAL, "-H", "X-A", "1") as daemon:
         assert talk(("127.0.0.1", daemon.port), b"GET /a.txt\r\n\r\n") == b"content"

@@ -664,7 +664,7 @@ def test_a_worker_leaves_its_parents_other_descriptors_and_pipes_alone(tmp_path)
         for pid in workers:
             links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
             assert sum("pidfd" in link for link in links) == 0
-            assert len(links) <= 9
+            assert sum(":" in link for link in links) <= 8  # sockets, pipes, an epoll
         assert program.stop() == 0
 
 
