@@ -5,9 +5,9 @@ import os
 import re
 import shutil
 import socket
-import sys
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
