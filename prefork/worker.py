@@ -131,7 +131,7 @@ class Worker:
             self._on_orphaned()  # it died before it could be watched
         os.register_at_fork(after_in_child=self._disown)
         if not faulthandler.is_enabled():
-            with suppress(RuntimeError, OSError, ValueError):  # stderr is closed: no stacks then
+            with suppress(AttributeError, RuntimeError, OSError, ValueError):  # no stderr, no stacks
                 faulthandler.enable(all_threads=True)
         self._show_busy(busy=False)
         for server in self._servers:
