@@ -7,9 +7,14 @@ accept() and all take turns. It never accepts: that is the server's
 
 import select
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Protocol
+
+#: How long, on a stop, handshakes under way may take to complete: a round trip, or a lost ACK.
+HANDSHAKE_S: Final = 1.0
 
 # EXCLUSIVE: a client wakes one idle worker, not all of them.
 _LISTEN: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
@@ -96,6 +101,26 @@ def drain(server: Listening) -> None:
     left = getattr(server, "request_queue_size", 0) + 1
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    while poll.poll(0) and not (endless and left == 0):
-        server.handle_request()
-        left -= 1
+    limit_s = time.monotonic() + HANDSHAKE_S
+    while not (endless and left == 0):
+        if poll.poll(0):
+            server.handle_request()
+            left -= 1
+        elif time.monotonic() >= limit_s or not _handshakes(server.socket):
+            break
+        else:
+            poll.poll(20)
+
+
+def _handshakes(sock: socket.socket) -> bool:
+    """Tell whether a client has our SYN-ACK, but its ACK is still under way (SYN_RECV)."""
+    if sock.family == socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        return False
+    state = f":{sock.getsockname()[1]:04X}"
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError), Path("/proc/net", name).open() as table:
+            for line in table:
+                words = line.split()
+                if words[3] == "03" and words[1].endswith(state):
+                    return True
+    return False

@@ -110,6 +110,8 @@ class Children:
             status = 0
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if not isinstance(error.code, int | None):
+                log.error("worker.exited", slot=index, pid=os.getpid(), reason=error.code)
         except BaseException:
             log.exception("worker.failed", slot=index, pid=os.getpid())
         finally:

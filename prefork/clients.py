@@ -15,6 +15,7 @@ replaced is waited for at the end, and exempt from the heartbeat.
 """
 
 import contextlib
+import copyreg
 import functools
 import os
 import socket
@@ -28,24 +29,38 @@ from prefork.scoreboard import ACTIVITY_WORD, BEAT_WORD, BUSY, CLIENT, IDLE, Slo
 
 _RECEIVES: Final = ("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
 _SENDS: Final = ("send", "sendall", "sendmsg", "sendto", "sendfile")
+_FILENO: Final = socket.socket.fileno  # the program's calls are noted, ours are not
 
 
 class _Client:
     """One accepted socket, until it is closed.
 
-    silent_since_ns: when bytes last moved or, 0, exempt: it waits for its client.
-    moved_ns: when bytes last moved. quiet: nothing received since our last
-    answer. thread: the ident of the thread that last used the socket. inode: of
-    a socket that lives on in another object, which TLS in a handler leads to.
+    silent_since_ns: when a call last returned or, 0, exempt. waiting: idents of
+    the threads that are in a call now. polled: exempt for good, because the
+    program waits for the client by means that cannot be seen. moved_ns: when
+    bytes last moved. quiet: nothing received since our last answer. thread:
+    the ident of the thread that last used the socket. inode: of a socket that
+    lives on in another object, which TLS in a handler leads to.
     """
 
-    __slots__ = ("inode", "moved_ns", "quiet", "silent_since_ns", "sock", "thread")
+    __slots__ = (
+        "inode",
+        "moved_ns",
+        "polled",
+        "quiet",
+        "silent_since_ns",
+        "sock",
+        "thread",
+        "waiting",
+    )
 
     def __init__(self, sock: socket.socket, now_ns: int, thread: int) -> None:
         self.sock = weakref.ref(sock)
         self.silent_since_ns = self.moved_ns = now_ns
         self.quiet = True
         self.thread = thread
+        self.waiting: set[int] = set()
+        self.polled = False
         self.inode: int | None = None
 
     def is_open(self, fd: int) -> bool:
@@ -56,7 +71,7 @@ class _Client:
             except OSError:
                 return False
         sock = self.sock()
-        return sock is not None and sock.fileno() == fd
+        return sock is not None and _FILENO(sock) == fd
 
 
 class Clients:
@@ -85,13 +100,13 @@ class Clients:
             # Its class has a layout of its own. Exempt it, or a long download would look stuck.
             client.silent_since_ns = 0
             words[ACTIVITY_WORD] = CLIENT
-        self._by_fd[request.fileno()] = client
+        self._by_fd[_FILENO(request)] = client
 
     def release(self, request: object) -> None:
         """Take note that `process_request()` has returned, the request done or handed on."""
         self._slot.words[ACTIVITY_WORD] = IDLE
         if isinstance(request, socket.socket):
-            client = self._by_fd.get(request.fileno())
+            client = self._by_fd.get(_FILENO(request))
             if client is not None and client.thread == self._main:
                 client.silent_since_ns = 0  # whoever has it now has not used it yet
 
@@ -113,7 +128,7 @@ class Clients:
         alive: set[int | None] = set()
         for client in list(self._by_fd.values()):
             since_ns = client.silent_since_ns
-            if since_ns == 0 or since_ns >= oldest_ns or client.sock() is None:
+            if since_ns == 0 or since_ns >= oldest_ns or client.waiting or client.sock() is None:
                 continue
             alive = alive or {thread.ident for thread in threading.enumerate()}
             if client.thread in alive:
@@ -137,44 +152,69 @@ class Clients:
         members: dict[str, Any] = {"__slots__": (), "__module__": plain.__module__}
         members |= {n: self._noting(getattr(plain, n), quiet=False) for n in _RECEIVES}
         members |= {n: self._noting(getattr(plain, n), quiet=True) for n in _SENDS}
+        members["fileno"] = self._polling(plain.fileno)
         members["close"] = self._forgetting(plain.close)
         members["detach"] = self._parting(plain.detach)
         metered = type(plain.__name__, (plain,), members)
+        copyreg.pickle(metered, _reduce)
         self._metered[plain] = self._metered[metered] = metered
         return metered
 
     def _noting(self, plain: Callable[..., Any], *, quiet: bool) -> Callable[..., Any]:
         # One flat function, called several times in each request: 1.5 us a call.
         slot, main, by_fd = self._slot, self._main, self._by_fd
-        get_ident, monotonic_ns = threading.get_ident, time.monotonic_ns
+        get_ident, monotonic_ns, fileno = threading.get_ident, time.monotonic_ns, _FILENO
 
         @functools.wraps(plain)
         def noting(sock: socket.socket, *args: Any, **kwargs: Any) -> Any:
-            client = by_fd.get(sock.fileno())
+            client = by_fd.get(fileno(sock))
             if client is None:
                 return plain(sock, *args, **kwargs)
             client.silent_since_ns = 0
             client.thread = thread = get_ident()
+            client.waiting.add(thread)
             if thread == main:
                 slot.words[ACTIVITY_WORD] = CLIENT
             try:
-                return plain(sock, *args, **kwargs)
+                result = plain(sock, *args, **kwargs)
+                client.moved_ns = monotonic_ns()
+                # An interim answer (100 Continue, RFC 9110 §15.2) asks for more: not idle.
+                client.quiet = quiet and not (args and _is_interim(args[0]))
+                return result
             finally:
-                client.silent_since_ns = client.moved_ns = now_ns = monotonic_ns()
-                client.quiet = quiet
+                client.waiting.discard(thread)
+                now_ns = monotonic_ns()
+                if not client.polled:
+                    client.silent_since_ns = now_ns
                 if thread == main:
                     words = slot.words
                     words[BEAT_WORD] = now_ns
-                    words[ACTIVITY_WORD] = BUSY
+                    words[ACTIVITY_WORD] = CLIENT if client.polled else BUSY
 
         return noting
+
+    def _polling(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        # Whoever asks for the descriptor will wait in select, or read by os.read, and is exempt
+        # from here on: nobody tells what moves. Calls like sendfile() ask for it, too.
+        @functools.wraps(plain)
+        def polling(sock: socket.socket) -> Any:
+            fd = plain(sock)
+            client = self._by_fd.get(fd)
+            if client is not None and threading.get_ident() not in client.waiting:
+                client.polled = True
+                client.silent_since_ns = 0
+                if threading.get_ident() == self._main:
+                    self._slot.activity = CLIENT
+            return fd
+
+        return polling
 
     def _forgetting(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(plain)
         def forgetting(sock: Any) -> Any:
             # While a makefile() is open, close() only takes note, and is called again by its end.
             if sock._io_refs <= 0:
-                self._by_fd.pop(sock.fileno(), None)
+                self._by_fd.pop(_FILENO(sock), None)
             return plain(sock)
 
         return forgetting
@@ -182,12 +222,24 @@ class Clients:
     def _parting(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(plain)
         def parting(sock: socket.socket) -> Any:
-            client = self._by_fd.get(sock.fileno())
+            client = self._by_fd.get(_FILENO(sock))
             if client is not None:  # exempt from here on: nobody tells what moves
-                client.inode = os.fstat(sock.fileno()).st_ino
+                client.inode = os.fstat(_FILENO(sock)).st_ino
                 client.silent_since_ns = 0
                 if threading.get_ident() == self._main:
                     self._slot.activity = CLIENT
             return plain(sock)
 
         return parting
+
+
+def _is_interim(data: object) -> bool:
+    """Tell whether an HTTP answer of class 1xx begins here (RFC 9110 §15.2)."""
+    return isinstance(data, bytes) and data[:5] == b"HTTP/" and data[8:10] == b" 1"
+
+
+def _reduce(sock: socket.socket) -> Any:
+    """Let multiprocessing send a client to another process; it goes by the exact class."""
+    from multiprocessing import reduction  # noqa: PLC0415 # few programs do, and it is large
+
+    return reduction._reduce_socket(sock)  # type: ignore[attr-defined] # it has no public name

@@ -40,12 +40,14 @@ class Event(Enum):
     DISMISS = auto()  #: the fleet shrinks by this slot
     STOP = auto()  #: the fleet ends, gracefully
     QUIT = auto()  #: the fleet ends now
+    UNSERVED = auto()  #: the fleet ends, nobody is left, and clients wait in the queue
 
 
 class Action(Enum):
     """What the master does to a slot."""
 
     START = auto()  #: fork a worker
+    START_DRAINING = auto()  #: fork a worker that answers the accept queue, and goes
     RETIRE = auto()  #: order: finish what is in hand, then go
     DRAIN = auto()  #: order: answer the accept queue too, then go
     QUIT = auto()  #: SIGQUIT: go now
@@ -59,7 +61,8 @@ class Policy:
 
     boot_s: from fork to READY (puma: 60). graceful_s: from the order to go to
     the end. kill_s: from SIGABRT or SIGQUIT to SIGKILL. settle_s: a worker
-    that lives this long after READY has its slot's failures forgiven.
+    that lives this long after READY has its slot's failures forgiven: those
+    that die in their first turn do not, those that are killed by hand do.
     backoff_s, backoff_factor, backoff_cap_s: the wait after the nth failure
     in a row is backoff_s * backoff_factor**(n-1), at most the cap (einhorn).
     """
@@ -67,7 +70,7 @@ class Policy:
     boot_s: float = 60.0
     graceful_s: float = 30.0
     kill_s: float = 2.0
-    settle_s: float = 1.0
+    settle_s: float = 0.2
     backoff_s: float = 1.0
     backoff_factor: float = 1.5
     backoff_cap_s: float = 30.0
@@ -148,6 +151,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: Cell(_S.GONE),
         Event.STOP: Cell(_S.GONE),
         Event.QUIT: Cell(_S.GONE),
+        Event.UNSERVED: _STAY,
     },
     State.STARTING: {
         Event.DUE: Cell(_S.KILLED, _A.ABORT, Blame.FAILED),
@@ -159,6 +163,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE),
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
         Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+        Event.UNSERVED: _STAY,
     },
     State.SERVING: {
         Event.DUE: Cell(_S.SERVING, None, Blame.FORGIVEN),
@@ -172,6 +177,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE),
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
         Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+        Event.UNSERVED: _STAY,
     },
     State.RETIRING: {
         Event.DUE: Cell(_S.KILLED, _A.ABORT),
@@ -183,6 +189,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: Cell(_S.LEAVING),
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
         Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+        Event.UNSERVED: _STAY,
     },
     State.LEAVING: {
         Event.DUE: Cell(_S.CONDEMNED, _A.ABORT),
@@ -194,6 +201,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: _STAY,
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),  # dismissed before: now the queue is its, too
         Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+        Event.UNSERVED: _STAY,
     },
     State.KILLED: {
         Event.DUE: Cell(_S.KILLED, _A.KILL),
@@ -205,6 +213,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: Cell(_S.CONDEMNED),
         Event.STOP: Cell(_S.CONDEMNED),
         Event.QUIT: Cell(_S.CONDEMNED, _A.KILL),
+        Event.UNSERVED: _STAY,
     },
     State.CONDEMNED: {
         Event.DUE: Cell(_S.CONDEMNED, _A.KILL),
@@ -216,6 +225,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: _STAY,
         Event.STOP: _STAY,
         Event.QUIT: _STAY,
+        Event.UNSERVED: _STAY,
     },
     State.GONE: {
         Event.DUE: _STAY,
@@ -227,6 +237,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DISMISS: _STAY,
         Event.STOP: _STAY,
         Event.QUIT: _STAY,
+        Event.UNSERVED: Cell(_S.LEAVING, _A.START_DRAINING),
     },
 }
 

@@ -84,6 +84,7 @@ class Master:
         self._poll_s = settings.poll_s if limit_s is None else min(settings.poll_s, limit_s / 3)
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_stopping = on_stopping
+        self._drain_until_s = 0.0
         self._should_stop = should_stop
         self._short = False
         self._pid = os.getpid()
@@ -109,9 +110,7 @@ class Master:
             self._signals = self._open_signals(stack)
             self._report_r, self._report_w = _pipe(stack)
             self._lifeline_r, self._lifeline_w = _pipe(stack)
-            self._sockets = [SharedSocket(server.socket) for server in self._servers]
-            for shared in self._sockets:
-                stack.callback(shared.restore)
+            self._sockets = [stack.enter_context(_shared(server)) for server in self._servers]
             self._selector.register(self._wake_r, selectors.EVENT_READ)
             self._selector.register(self._report_r, selectors.EVENT_READ)
             stack.callback(set_title, title)
@@ -128,7 +127,7 @@ class Master:
 
     def _supervise(self) -> None:
         self._happen(Wish.TICK)
-        while not fleet.is_over(self._fleet):
+        while not fleet.is_over(self._fleet) or self._is_unserved():
             ready = {key.fd for key, _ in self._selector.select(self._patience_s())}
             # Signals first: one that was sent to the whole process group must not
             # make the workers' questions look like requests for replacements.
@@ -148,6 +147,17 @@ class Master:
             self._happen(Wish.TICK)
             self._tell_ready()
 
+    def _is_unserved(self) -> bool:
+        """Start a worker for clients that the last one, by dying, has left in the queue."""
+        now_s = time.monotonic()
+        if now_s >= self._drain_until_s or not any(
+            shared.has_clients() for shared in self._sockets
+        ):
+            return False
+        log.warning("master.unserved", reason="clients wait, and their worker has died")
+        self._happen(Happening(Event.UNSERVED, 0))
+        return True
+
     def _patience_s(self) -> float:
         due_s = fleet.next_due_s(self._fleet)
         return (
@@ -158,7 +168,7 @@ class Master:
         for signum in self._signals.read() if self._signals else ():
             if signum in _WISHES:
                 wish = _WISHES[signal.Signals(signum)]
-                if wish in (Wish.STOP, Wish.QUIT):
+                if wish in (Wish.STOP, Wish.QUIT) and self.ended_by != signal.SIGINT:
                     self.ended_by = signum
                 log.info("master.signal", signal=signal.Signals(signum).name)
                 self._happen(wish)
@@ -214,7 +224,10 @@ class Master:
                 return
             for shared in self._sockets:
                 shared.refuse_new()
-        if what is Wish.GROW and len(self._fleet.slots) >= CAPACITY:
+            self._drain_until_s = time.monotonic() + self._settings.policy.graceful_s
+        if what is Wish.QUIT:
+            self._drain_until_s = 0.0
+        if what is Wish.GROW and self._is_full():
             log.warning("master.full", workers=CAPACITY)
             return
         if what in (Wish.STOP, Wish.QUIT) and not self._fleet.stopping:
@@ -223,9 +236,16 @@ class Master:
         for action, index in actions:
             self._perform(action, index)
 
+    def _is_full(self) -> bool:
+        states = [slot.state for slot in self._fleet.slots]
+        return len(states) == CAPACITY and State.GONE not in states
+
     def _perform(self, action: Action, index: int) -> None:
         if action is Action.START:
             self._start(index)
+        elif action is Action.START_DRAINING:
+            self._start(index)
+            self._order(index, Order.DRAIN)
         elif action is Action.RETIRE:
             self._order(index, Order.RETIRE)
         elif action is Action.DRAIN:
@@ -316,6 +336,15 @@ def _frozen_heap() -> Iterator[None]:
     finally:
         if mine:
             gc.unfreeze()
+
+
+@contextmanager
+def _shared(server: Server) -> Iterator[SharedSocket]:
+    shared = SharedSocket(server.socket, for_good=not server.serves_again)
+    try:
+        yield shared
+    finally:
+        shared.restore()
 
 
 def _pipe(stack: ExitStack) -> tuple[int, int]:

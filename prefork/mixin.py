@@ -58,6 +58,10 @@ class PreforkMixIn(_Base):
     #: How long a graceful end may take, in seconds; who has not finished then is killed.
     graceful_timeout: ClassVar[float] = 30.0
 
+    #: Whether the socket may be served, or used, after `serve_forever()` has ended. If not, Unix
+    #: streams refuse new clients from the beginning of a stop (others do in any case).
+    serves_again: bool = True
+
     _worker: Worker | None = None
     _master: Master | None = None
 
@@ -70,16 +74,20 @@ class PreforkMixIn(_Base):
         """
 
     def finish_worker(self) -> None:
-        """Clean up in this worker, after its last request. Default: nothing."""
+        """Clean up in this worker, after its last request. Default: nothing.
 
-    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        The place to flush and close files and pools: the process ends without
+        the interpreter's own clean-up (`atexit`), which is the master's.
+        """
+
+    def serve_forever(self, poll_interval: float | None = 0.5) -> None:
         """Serve by a fleet of workers until `shutdown()` or a signal.
 
         poll_interval: seconds, as in socketserver, between two calls of
         `service_actions()` of an idle worker.
         Raises: KeyboardInterrupt after SIGINT; PlatformError off Linux >= 5.4.
         """
-        serve_together([self], poll_interval)
+        serve_together([self], 0.5 if poll_interval is None else poll_interval)
 
     def shutdown(self) -> None:
         """End `serve_forever()` gracefully.
@@ -113,6 +121,7 @@ class PreforkMixIn(_Base):
         if worker is None:
             super()._handle_request_noblock()  # type: ignore[misc] # typeshed leaves it out
             return
+        worker.await_client()  # TLS of the program's own may shake hands in get_request()
         try:
             request, client_address = self.get_request()
         except OSError as error:

@@ -27,6 +27,8 @@ REQUEST_QUEUE_SIZE: Final = 2048
 class _Served(PreforkMixIn):
     """The mix-in with what a service wants to read in its log."""
 
+    serves_again = False
+
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 # socketserver's
         """Log a handler's exception; a client that went away is none of its faults."""
         who = client_address[0] if isinstance(client_address, tuple) else client_address

@@ -6,9 +6,11 @@ The master, before and after serving. Nothing here accepts or reads.
 import ctypes
 import errno
 import os
+import select
 import socket
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -150,12 +152,19 @@ class SharedSocket:
     descriptor, so that gettimeout() and accepted sockets stay as they were),
     and datagram sockets, whose handlers also *send* through them and expect to
     block, only receive with a time limit of one timer tick.
+
+    for_good: the socket is closed afterwards, never served again.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, for_good: bool = False) -> None:
         self._sock = sock
+        self._for_good = for_good
         self._stream = sock.type == socket.SOCK_STREAM
         self._shut = False
+        # What a master that was killed in the middle of a stop has left on a socket it had
+        # inherited; ENOENT if there is none.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         if self._stream:
             self._was: bool | bytes = os.get_blocking(sock.fileno())
             os.set_blocking(sock.fileno(), False)
@@ -168,11 +177,14 @@ class SharedSocket:
 
         TCP: new SYNs are dropped, so that a client tries again a second later
         and meets the next server on the port, or a refusal; handshakes under
-        way complete. Datagrams: new ones are dropped. Unix streams: the kernel
-        knows no way back from refusing, False is returned and nothing changes.
+        way complete. Datagrams: new ones are dropped. Unix streams: clients are
+        refused, but only for good: the kernel knows no way back. Where that is
+        not wanted False is returned and nothing changes.
         """
         if self._stream and self._sock.family == socket.AF_UNIX:
-            return False
+            if self._for_good:
+                self._sock.shutdown(socket.SHUT_RD)
+            return self._for_good
         code = _DROP_SYN if self._stream else _DROP_EVERYTHING
         program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
         try:
@@ -187,6 +199,14 @@ class SharedSocket:
             )
         self._shut = True
         return True
+
+    def has_clients(self) -> bool:
+        """Tell whether somebody waits to be accepted, or a datagram to be read."""
+        if self._sock.fileno() < 0 or (self._for_good and self._sock.family == socket.AF_UNIX):
+            return False  # one that is shut for good looks ready, clients or not
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def restore(self) -> None:
         """Leave the socket as it was found; a closed one is left alone."""

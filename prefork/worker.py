@@ -26,7 +26,7 @@ from typing import Final, Protocol
 from prefork import log
 from prefork.acceptor import Acceptor, Listening, drain
 from prefork.clients import Clients
-from prefork.scoreboard import Order, Slot
+from prefork.scoreboard import CLIENT, IDLE, Order, Slot
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
 
@@ -52,6 +52,7 @@ class Server(Listening, Protocol):
     """What a worker knows of a server: socketserver's own names, and two more."""
 
     timeout: float | None
+    serves_again: bool
 
     def handle_timeout(self) -> None:
         """Do what is due when no request came within `timeout` seconds."""
@@ -107,6 +108,7 @@ class Worker:
         self._title: str | None = None
         self._pid = os.getpid()
         self._master: int | None = place.master
+        self._signals: SignalPipe | None = None
         self._leaving = False
         self._wait_s = poll_s
         self._tick_due_s = 0.0
@@ -125,17 +127,18 @@ class Worker:
                 signal.SIGQUIT: _on_quit,
             }
         )
+        self._signals = signals
         let_signals_through()
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != self._master:
-            self._on_orphaned()  # it died before it could be watched
+        self._watch_master()
         os.register_at_fork(after_in_child=self._disown)
         if not faulthandler.is_enabled():
-            with suppress(AttributeError, RuntimeError, OSError, ValueError):  # no stderr, no stacks
+            # Without a stderr that has a descriptor there are no stacks.
+            with suppress(AttributeError, RuntimeError, OSError, ValueError):
                 faulthandler.enable(all_threads=True)
         self._show_busy(busy=False)
         for server in self._servers:
             server.enter_worker(self)
+        self._watch_master()  # the kernel forgets the wish when setup_worker() drops privileges
         self.report(Report.READY)
         self._serve(signals)
         self._finish(signals)
@@ -146,6 +149,10 @@ class Worker:
         record += os.getpid().to_bytes(5, "little")
         with suppress(OSError):
             os.write(self._place.report_fd, record)
+
+    def await_client(self) -> None:
+        """Note that the server waits for a client, and is not stuck."""
+        self._slot.activity = CLIENT
 
     def take(self, request: object) -> None:
         """Show and time a request while the server's hooks run; `let_go` it afterwards."""
@@ -162,6 +169,7 @@ class Worker:
         Without the pause the ready listener would spin this process until
         something else frees a descriptor.
         """
+        self._slot.activity = IDLE
         if error.errno not in _SHORTAGE:
             return
         if self._short_since_s is None or time.monotonic() - self._short_since_s > 60:
@@ -184,7 +192,10 @@ class Worker:
             if time.monotonic() >= self._tick_due_s:
                 self._tick(acceptor)
             for server in self._servers:
+                if getattr(server, "active_children", None):
+                    self._slot.activity = CLIENT  # above max_children it waits for one to end
                 server.service_actions()
+                self._slot.activity = IDLE
         acceptor.close()
 
     def _tick(self, acceptor: Acceptor) -> None:
@@ -193,6 +204,8 @@ class Worker:
         self._slot.beat_ns = self.clients.oldest_sign_of_life_ns(time.monotonic_ns())
         self._show_busy(busy=self.clients.any_left())
         acceptor.follow()
+        if any(server.fileno() < 0 for server in self._servers):
+            self.report(Report.ASKED)  # a handler closed it; who comes in our place has it open
         wait_s = self._poll_s
         for index, server in enumerate(self._servers):
             if server.timeout is None:
@@ -208,46 +221,70 @@ class Worker:
 
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
-        if self._slot.order == Order.DRAIN:
-            for server in self._servers:
-                drain(server)
         poll = select.poll()
         poll.register(signals.fileno(), select.POLLIN)
-        while self.clients.any_left():
+        drained = False
+        while True:
+            if not drained and self._slot.order == Order.DRAIN:  # also one that came after RETIRE
+                drained = True
+                for server in self._servers:
+                    drain(server)
+            if not self.clients.any_left():
+                break
             # Threads close their sockets without telling this one; look again soon.
             poll.poll(20)
             signals.read()
         for server in self._servers:
             server.leave_worker()
-        # As the interpreter does at its end (socketserver's daemon_threads).
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        # As the interpreter does at its end: it tells the idle threads of concurrent.futures to go,
+        # and joins those that are no daemons.
+        threading._shutdown()  # type: ignore[attr-defined] # it has no public name
 
     def _disown(self) -> None:
         """Be no worker any more: this is a process that a request has forked."""
         self._slot.detach()
-        worker, self._master = self._pid, None
+        parent, self._pid = self._pid, os.getpid()
+        ours, self._master = self._master is not None, None
         # The requests that ForkingMixIn runs in processes of their own end with the worker, which
         # waits for them while it can. What else a handler forks is its own affair.
-        if any(hasattr(server, "active_children") for server in self._servers):
+        if ours and any(hasattr(server, "active_children") for server in self._servers):
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != worker:
+            if os.getppid() != parent:
                 os._exit(1)
+            if self._leaving:
+                self._linger()
+        elif self._signals is not None:
+            self._signals.close()  # SIGTERM ends it again: multiprocessing counts on that
+            self._signals = None
 
     def _on_term(self) -> None:
         if self._master is None:
-            return  # the worker waits for its children, and its end is theirs
-        if os.getppid() != self._master:
+            self._linger()  # the worker waits for its children, and its end is theirs
+        elif os.getppid() != self._master:
             self._on_orphaned()
         elif self._slot.order == Order.SERVE:
             self.report(Report.ASKED)  # its order follows
         elif not self._leaving:
             self._leaving = True
-            # A handler may wait for an idle client in this very thread: only a
-            # signal reaches it there.
-            react(signal.SIGALRM, self._on_alarm)
-            signal.setitimer(signal.ITIMER_REAL, LINGER_S, LINGER_AGAIN_S)
+            self._linger()
+            for server in self._servers:
+                for pid in getattr(server, "active_children", None) or ():
+                    os.kill(pid, signal.SIGTERM)  # not waited for yet, so no stranger's
+
+    def _linger(self) -> None:
+        """Give idle clients some time, then hang up on them.
+
+        A handler may wait for one in this very thread, where only a signal
+        reaches it.
+        """
+        react(signal.SIGALRM, self._on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, LINGER_S, LINGER_AGAIN_S)
+
+    def _watch_master(self) -> None:
+        """Have the kernel tell when the master dies."""
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != self._master:
+            self._on_orphaned()  # it died before it could be watched
 
     def _on_orphaned(self) -> None:
         """Leave soon. A handler that takes too long is ended by SIGALRM's default action."""

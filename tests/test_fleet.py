@@ -90,6 +90,7 @@ EXPECTED = {
     },
     G: {
         Event.HIRE: (S, Action.START, 60, 2),
+        Event.UNSERVED: (L, Action.START_DRAINING, 30, 2),
     },
 }
 
