@@ -109,6 +109,7 @@ class Worker:
         self._pid = os.getpid()
         self._master: int | None = place.master
         self._signals: SignalPipe | None = None
+        self._held = threading.local()
         self._leaving = False
         self._wait_s = poll_s
         self._tick_due_s = 0.0
@@ -130,7 +131,11 @@ class Worker:
         self._signals = signals
         let_signals_through()
         self._watch_master()
-        os.register_at_fork(after_in_child=self._disown)
+        os.register_at_fork(
+            before=self._hold_signals,
+            after_in_parent=self._let_signals_through,
+            after_in_child=self._disown,
+        )
         if not faulthandler.is_enabled():
             # Without a stderr that has a descriptor there are no stacks.
             with suppress(AttributeError, RuntimeError, OSError, ValueError):
@@ -221,6 +226,7 @@ class Worker:
 
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
+        self._tell_children()  # again: one may have been forked when the order came
         poll = select.poll()
         poll.register(signals.fileno(), select.POLLIN)
         drained = False
@@ -240,6 +246,13 @@ class Worker:
         # and joins those that are no daemons.
         threading._shutdown()  # type: ignore[attr-defined] # it has no public name
 
+    def _hold_signals(self) -> None:
+        """Before a handler forks: its child's signals wait until it is known whose they are."""
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def _let_signals_through(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
+
     def _disown(self) -> None:
         """Be no worker any more: this is a process that a request has forked."""
         self._slot.detach()
@@ -256,6 +269,7 @@ class Worker:
         elif self._signals is not None:
             self._signals.close()  # SIGTERM ends it again: multiprocessing counts on that
             self._signals = None
+        self._let_signals_through()
 
     def _on_term(self) -> None:
         if self._master is None:
@@ -267,9 +281,14 @@ class Worker:
         elif not self._leaving:
             self._leaving = True
             self._linger()
-            for server in self._servers:
-                for pid in getattr(server, "active_children", None) or ():
-                    os.kill(pid, signal.SIGTERM)  # not waited for yet, so no stranger's
+            self._tell_children()
+
+    def _tell_children(self) -> None:
+        """Have ForkingMixIn's processes hang up on idle clients, too."""
+        for server in self._servers:
+            for pid in list(getattr(server, "active_children", None) or ()):
+                with suppress(ProcessLookupError):  # the program has waited for it itself
+                    os.kill(pid, signal.SIGTERM)
 
     def _linger(self) -> None:
         """Give idle clients some time, then hang up on them.

@@ -79,7 +79,13 @@ class Log:
 class Daemon:
     """One running program; the context manager's end is its end, and its children's."""
 
-    def __init__(self, command: Iterable[object], cwd: Path | str | None = None, **environ: str):
+    def __init__(
+        self,
+        command: Iterable[object],
+        cwd: Path | str | None = None,
+        inherit: Iterable[int] = (),
+        **environ: str,
+    ):
         self.command = [str(word) for word in command]
         self._notify_dir = tempfile.TemporaryDirectory(prefix="prefork-test-")
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -97,6 +103,7 @@ class Daemon:
             text=True,
             errors="backslashreplace",
             start_new_session=True,
+            pass_fds=tuple(inherit),
         )
         self.out = Log(self.process.stdout)
         self.log = Log(self.process.stderr)
@@ -185,7 +192,7 @@ class Prefork(Daemon):
 class Script(Daemon):
     """A program of a test's own, which prints `PORT n` when it listens."""
 
-    def __init__(self, folder: Path, source: str, **environ: str):
+    def __init__(self, folder: Path, source: str, **environ):
         path = folder / "program.py"
         path.write_text(source)
         super().__init__([sys.executable, path], cwd=folder, **environ)
