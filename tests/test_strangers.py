@@ -333,12 +333,18 @@ context = multiprocessing.get_context("fork")
         assert program.stop() == 0
 
 
-@pytest.mark.parametrize("pool", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "ThreadPoolExecutor(2)",
+        "ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('fork'))",
+    ],
+)
 def test_an_idle_pool_holds_no_stop_up_and_leaves_nothing_behind(tmp_path, pool):
     body = f"""
     graceful_timeout = 600
     def setup_worker(self):
-        self.pool = concurrent.futures.{pool}(2)
+        self.pool = concurrent.futures.{pool}
         os.write(1, b"POOL %d\\n" % self.pool.submit(os.getpid).result())
 """
     handler = """
