@@ -13,8 +13,10 @@ def main() -> int:
     except PlatformError as error:
         print(f"prefork: error: {error}", file=sys.stderr)
         return error.exit_status
-    from prefork import cli  # noqa: PLC0415 # elsewhere its imports would fail
-
+    try:
+        from prefork import cli  # noqa: PLC0415 # elsewhere its imports would fail
+    except KeyboardInterrupt:  # they take a moment, and a person may have thought better of it
+        return 0
     return cli.main()
 
 

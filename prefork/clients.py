@@ -89,7 +89,6 @@ class Clients:
         words = self._slot.words
         words[BEAT_WORD] = now_ns
         words[ACTIVITY_WORD] = BUSY
-        self._slot.requests += 1
         if not isinstance(request, socket.socket):
             return  # a datagram: over when the handler returns
         client = _Client(request, now_ns, self._main)
@@ -109,11 +108,6 @@ class Clients:
             client = self._by_fd.get(_FILENO(request))
             if client is not None and client.thread == self._main:
                 client.silent_since_ns = 0  # whoever has it now has not used it yet
-
-    @property
-    def in_hand(self) -> int:
-        """How many clients there are, give or take those that went without a word."""
-        return len(self._by_fd)
 
     def any_left(self) -> bool:
         """Tell whether a client is still in hand, after a look at each."""

@@ -83,3 +83,11 @@ class FolderRequestHandler(FolderOptions):  # type: ignore[misc, valid-type] # k
     #: Seconds without a byte moved after which a client is let go (nginx: 60). Browsers open
     #: spare connections and keep them; each holds a thread here.
     timeout = 60
+
+    def send_head(self) -> io.BytesIO | BinaryIO | None:
+        """Send the head; no file has a name with NUL in it, and asking for one is an error."""
+        if "\0" in self.translate_path(self.path):
+            self.send_error(HTTPStatus.NOT_FOUND, "File not found")
+            return None
+        head: io.BytesIO | BinaryIO | None = super().send_head()
+        return head

@@ -23,7 +23,7 @@ from prefork.children import Child, Children
 from prefork.fleet import Action, Event, Happening, Policy, State, Wish
 from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
 from prefork.signals import SignalPipe
-from prefork.sockets import SharedSocket
+from prefork.sockets import SharedSocket, endpoint_of
 from prefork.titles import get_title, set_title
 from prefork.worker import Place, Report, Server, Worker
 
@@ -222,8 +222,9 @@ class Master:
         if what is Wish.STOP:
             if self._fleet.stopping:
                 return
-            for shared in self._sockets:
-                shared.refuse_new()
+            for server, shared in zip(self._servers, self._sockets, strict=True):
+                if not shared.refuse_new():
+                    log.debug("master.door_open", at=endpoint_of(server.socket))
             self._drain_until_s = time.monotonic() + self._settings.policy.graceful_s
         if what is Wish.QUIT:
             self._drain_until_s = 0.0
@@ -274,7 +275,6 @@ class Master:
             self._happen(Happening(Event.DIED, index))
             return
         self._short = False
-        line.pid = child.pid
         log.debug("worker.started", slot=index, pid=child.pid)
 
     def _be_worker(self, index: int, let_through: Callable[[], None]) -> None:

@@ -25,8 +25,8 @@ BUSY: Final = 1  #: runs a handler's code
 CLIENT: Final = 2  #: a handler waits for its client: no bound but the handler's own timeout
 
 # Where these two words are, for who writes them that often.
-BEAT_WORD: Final = 1
-ACTIVITY_WORD: Final = 2
+BEAT_WORD: Final = 0
+ACTIVITY_WORD: Final = 1
 
 
 class Order(IntEnum):
@@ -53,11 +53,9 @@ class _Word:
 class Slot:
     """One worker's line. All times are CLOCK_MONOTONIC, in nanoseconds."""
 
-    pid = _Word(0)  #: of the worker; 0 before its start
     beat_ns = _Word(BEAT_WORD)  #: when the worker last showed life
     activity = _Word(ACTIVITY_WORD)  #: IDLE, BUSY or CLIENT
-    order = _Word(3)  #: an `Order`
-    requests = _Word(4)  #: taken since the worker's start
+    order = _Word(2)  #: an `Order`
 
     def __init__(self, words: memoryview) -> None:
         self.words = words

@@ -119,6 +119,12 @@ class _NamedHTTPServer(http.server.HTTPServer):
 class _HTTPServer(_StreamServer, _NamedHTTPServer):
     """HTTP over TCP."""
 
+    def server_bind(self) -> None:
+        # Accepted sockets inherit it. http.server writes head and body apart, and with Nagle's
+        # algorithm the body on a kept connection waits 40 ms for the client's delayed ACK.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        super().server_bind()
+
 
 class _UnixHTTPServer(_UnixStreamServer, _NamedHTTPServer):
     """HTTP over a Unix socket."""

@@ -21,6 +21,9 @@ UNIX_PREFIX: Final = "unix:"
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module does not name them
 _SO_DETACH_FILTER: Final = 27
 
+# (level, option, value): only packets that no router has passed on, linux/in.h and linux/in6.h.
+_FROM_NEXT_DOOR: Final = [(socket.IPPROTO_IP, 21, 255), (socket.IPPROTO_IPV6, 73, 255)]
+
 # Classic BPF, as (code, jump if true, jump if false, k), linux/filter.h. The
 # data starts at the TCP header, whose byte 13 holds the flags (RFC 9293 §3.1).
 _DROP_EVERYTHING: Final = [(0x06, 0, 0, 0)]
@@ -161,6 +164,7 @@ class SharedSocket:
         self._for_good = for_good
         self._stream = sock.type == socket.SOCK_STREAM
         self._shut = False
+        self._ttl: list[tuple[int, int, int]] = []
         # What a master that was killed in the middle of a stop has left on a socket it had
         # inherited; ENOENT if there is none.
         with suppress(OSError):
@@ -193,12 +197,22 @@ class SharedSocket:
                 _SO_ATTACH_FILTER,
                 struct.pack("HP", len(code), ctypes.addressof(program)),
             )
-        except OSError:
-            return (
-                False  # closed already, or a kernel without BPF: the queue is drained all the same
-            )
+        except OSError as error:
+            # Newer kernels let only CAP_NET_ADMIN filter TCP.
+            return error.errno == errno.EPERM and self._require_ttl()
         self._shut = True
         return True
+
+    def _require_ttl(self) -> bool:
+        """Drop what comes with less than the greatest TTL, as all systems' packets do.
+
+        Second best to a filter: a handshake under way does not complete.
+        """
+        for level, option, least in _FROM_NEXT_DOOR:
+            with suppress(OSError):  # the other family's
+                self._ttl.append((level, option, self._sock.getsockopt(level, option)))
+                self._sock.setsockopt(level, option, least)
+        return bool(self._ttl)
 
     def has_clients(self) -> bool:
         """Tell whether somebody waits to be accepted, or a datagram to be read."""
@@ -214,6 +228,8 @@ class SharedSocket:
             return
         if self._shut:
             self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        for level, option, least in self._ttl:
+            self._sock.setsockopt(level, option, least)
         if isinstance(self._was, bytes):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._was)
         else:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from prefork.errors import StartError, UsageError
 
@@ -95,9 +95,7 @@ def find_handler(text: str) -> Target:
     for part in name.split("."):
         thing = _member(thing, part, text)
     handler_class = thing.func if isinstance(thing, functools.partial) else thing
-    if not isinstance(handler_class, type) or not issubclass(
-        handler_class, socketserver.BaseRequestHandler
-    ):
+    if not _is_handler(handler_class):
         raise UsageError(f"cannot serve {text}: {_not_a_handler(thing)}")
     if issubclass(handler_class, http.server.BaseHTTPRequestHandler):
         kind = Kind.HTTP
@@ -129,9 +127,14 @@ def _member(thing: Any, name: str, text: str) -> Any:
     try:
         return getattr(thing, name)
     except AttributeError:
-        near = difflib.get_close_matches(name, [n for n in dir(thing) if n[0] != "_"], 1)
+        handlers = [n for n in dir(thing) if _is_handler(getattr(thing, n, None))]
+        near = difflib.get_close_matches(name, handlers, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"cannot serve {text}: there is no {name!r} in it{hint}") from None
+
+
+def _is_handler(thing: Any) -> TypeGuard[type[socketserver.BaseRequestHandler]]:
+    return isinstance(thing, type) and issubclass(thing, socketserver.BaseRequestHandler)
 
 
 def _not_a_handler(thing: Any) -> str:

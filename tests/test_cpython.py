@@ -82,7 +82,11 @@ def of_pyenv() -> list[Path]:
     """Return the newest of each minor version that pyenv has."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     newest: dict[int, tuple[int, Path]] = {}
-    for python in root.glob("versions/3.*/bin/python"):
+    try:
+        pythons = [*root.glob("versions/3.*/bin/python")]
+    except OSError:
+        return []  # another user's
+    for python in pythons:
         numbers = re.fullmatch(r"3\.(\d+)\.(\d+)", python.parent.parent.name)
         if numbers and int(numbers[1]) >= OLDEST:
             minor, patch = map(int, numbers.groups())

@@ -499,3 +499,29 @@ def test_a_target_that_is_a_file_that_ends_in_toml_is_named_in_the_error(tmp_pat
     result = run("site.toml", cwd=tmp_path)
     assert result.returncode == 2
     assert "site.toml" in result.stderr
+
+
+# -- what the folder share adds ------------------------------------------------
+
+
+def test_a_name_with_nul_in_it_is_not_found(site):
+    with Service(site, "0", "-b", "127.0.0.1") as daemon:
+        assert get(("127.0.0.1", daemon.port), "/%00").status == 404
+        assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log.text()
+
+
+def test_an_answer_in_two_parts_does_not_wait_for_the_clients_acknowledgement(tmp_path):
+    (tmp_path / "nagle.py").write_text("""
+import http.server, socket
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"%d" % self.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+""")
+    with Service("nagle:Handler", "0", "-b", "127.0.0.1", cwd=tmp_path) as daemon:
+        assert get(("127.0.0.1", daemon.port), "/").body == b"1"
+        assert daemon.stop() == 0

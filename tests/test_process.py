@@ -419,9 +419,14 @@ def test_a_stop_sent_to_the_whole_process_group_answers_the_queue_too(tmp_path):
         assert program.wait() == 0
 
 
-def test_a_graceful_stop_under_load_resets_nobody_who_was_let_in(tmp_path):
+@pytest.mark.parametrize("privileged", [True, False])
+def test_a_graceful_stop_under_load_resets_nobody_who_was_let_in(tmp_path, privileged):
     """New connections keep coming; each is answered, or was never accepted by the kernel."""
-    with script(tmp_path, PID, server(2)) as program:
+    if privileged and os.getuid() != 0:
+        pytest.skip("root alone has the privilege")
+    drop = "os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+    drop = "" if privileged or os.getuid() != 0 else drop
+    with script(tmp_path, drop, PID, server(2)) as program:
         wait_ready(program, 2)
         address = program.address
         broken: list[str] = []
