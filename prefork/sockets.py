@@ -21,8 +21,10 @@ UNIX_PREFIX: Final = "unix:"
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module does not name them
 _SO_DETACH_FILTER: Final = 27
 
-# (level, option, value): only packets that no router has passed on, linux/in.h and linux/in6.h.
-_FROM_NEXT_DOOR: Final = [(socket.IPPROTO_IP, 21, 255), (socket.IPPROTO_IPV6, 73, 255)]
+# IP_MINTTL and IPV6_MINHOPCOUNT as (level, option), linux/in.h and linux/in6.h.
+_LEAST_TTL: Final = [(socket.IPPROTO_IP, 21), (socket.IPPROTO_IPV6, 73)]
+# More than the 64 or 128 that packets start with, and a number that is ours alone.
+_TOO_MUCH: Final = 250
 
 # Classic BPF, as (code, jump if true, jump if false, k), linux/filter.h. The
 # data starts at the TCP header, whose byte 13 holds the flags (RFC 9293 §3.1).
@@ -165,16 +167,25 @@ class SharedSocket:
         self._stream = sock.type == socket.SOCK_STREAM
         self._shut = False
         self._ttl: list[tuple[int, int, int]] = []
-        # What a master that was killed in the middle of a stop has left on a socket it had
-        # inherited; ENOENT if there is none.
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        self._clear()
         if self._stream:
             self._was: bool | bytes = os.get_blocking(sock.fileno())
             os.set_blocking(sock.fileno(), False)
         else:
             self._was = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_WAIT)
+
+    def _clear(self) -> None:
+        """Remove what a master has left that was killed in the middle of a stop.
+
+        The socket was inherited, then, and outlives it.
+        """
+        with suppress(OSError):  # ENOENT: there is no filter
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        for level, option in _LEAST_TTL:
+            with suppress(OSError):  # the other family's
+                if self._sock.getsockopt(level, option) == _TOO_MUCH:
+                    self._sock.setsockopt(level, option, 0)
 
     def refuse_new(self) -> bool:
         """Let no new client in, and keep those that wait in the queue.
@@ -208,10 +219,10 @@ class SharedSocket:
 
         Second best to a filter: a handshake under way does not complete.
         """
-        for level, option, least in _FROM_NEXT_DOOR:
+        for level, option in _LEAST_TTL:
             with suppress(OSError):  # the other family's
                 self._ttl.append((level, option, self._sock.getsockopt(level, option)))
-                self._sock.setsockopt(level, option, least)
+                self._sock.setsockopt(level, option, _TOO_MUCH)
         return bool(self._ttl)
 
     def has_clients(self) -> bool:
