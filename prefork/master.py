@@ -85,6 +85,7 @@ class Master:
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_stopping = on_stopping
         self._drain_until_s = 0.0
+        self._drainer_ready = True  # nothing is known against the first
         self._should_stop = should_stop
         self._short = False
         self._pid = os.getpid()
@@ -148,11 +149,14 @@ class Master:
             self._tell_ready()
 
     def _is_unserved(self) -> bool:
-        """Start a worker for clients that the last one, by dying, has left in the queue."""
-        now_s = time.monotonic()
-        if now_s >= self._drain_until_s or not any(
-            shared.has_clients() for shared in self._sockets
-        ):
+        """Start a worker for clients that the last one, by dying, has left in the queue.
+
+        Not again after one that died before it was READY: it has answered
+        nobody, and the next would not either.
+        """
+        if not self._drainer_ready or time.monotonic() >= self._drain_until_s:
+            return False
+        if not any(shared.has_clients() for shared in self._sockets):
             return False
         log.warning("master.unserved", reason="clients wait, and their worker has died")
         self._happen(Happening(Event.UNSERVED, 0))
@@ -187,6 +191,7 @@ class Master:
                 continue  # the last words of a worker that has been replaced
             elif what is Report.READY:
                 log.debug("worker.ready", slot=index, pid=pid)
+                self._drainer_ready = True
                 self._happen(Happening(Event.READY, index))
             else:
                 tell = log.debug if self._fleet.stopping else log.info
@@ -245,6 +250,7 @@ class Master:
         if action is Action.START:
             self._start(index)
         elif action is Action.START_DRAINING:
+            self._drainer_ready = False
             self._start(index)
             self._order(index, Order.DRAIN)
         elif action is Action.RETIRE:

@@ -192,9 +192,11 @@ class SharedSocket:
 
         TCP: new SYNs are dropped, so that a client tries again a second later
         and meets the next server on the port, or a refusal; handshakes under
-        way complete. Datagrams: new ones are dropped. Unix streams: clients are
-        refused, but only for good: the kernel knows no way back. Where that is
-        not wanted False is returned and nothing changes.
+        way complete (not so where the kernel keeps filters from us, and all
+        packets of the usual TTLs are dropped instead). Datagrams: new ones are
+        dropped. Unix streams: clients are refused, but only for good: the
+        kernel knows no way back. Where that is not wanted False is returned
+        and nothing changes.
         """
         if self._stream and self._sock.family == socket.AF_UNIX:
             if self._for_good:
@@ -215,14 +217,12 @@ class SharedSocket:
         return True
 
     def _require_ttl(self) -> bool:
-        """Drop what comes with less than the greatest TTL, as all systems' packets do.
-
-        Second best to a filter: a handshake under way does not complete.
-        """
+        """Drop what comes with a TTL below one that no packet starts with."""
         for level, option in _LEAST_TTL:
             with suppress(OSError):  # the other family's
-                self._ttl.append((level, option, self._sock.getsockopt(level, option)))
+                before = self._sock.getsockopt(level, option)
                 self._sock.setsockopt(level, option, _TOO_MUCH)
+                self._ttl.append((level, option, before))
         return bool(self._ttl)
 
     def has_clients(self) -> bool:

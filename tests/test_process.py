@@ -348,6 +348,7 @@ def test_no_worker_outlives_a_killed_master(tmp_path):
         os.kill(program.pid, signal.SIGKILL)
         for pid in workers:
             wait_gone(pid, deadline_s=2)
+        assert not any(map(is_alive, workers))
 
 
 @pytest.mark.parametrize("bases", ["TCPServer", "ThreadingTCPServer", "ForkingTCPServer"])

@@ -233,6 +233,21 @@ class Handler(socketserver.StreamRequestHandler):
             client.close()
 
 
+def test_a_queue_that_no_worker_can_serve_holds_no_stop_up(tmp_path):
+    """One more worker tries; its failure is the end, not the beginning of a fork loop."""
+    body = """
+    graceful_timeout = 600
+    def setup_worker(self):
+        raise OSError("no database")
+"""
+    with script(tmp_path, "Handler = None\n", server(body, "TCPServer")) as program:
+        program.log.wait_for("worker.died .*ready=no")
+        with socket.create_connection(program.address, DEADLINE_S):
+            program.send(signal.SIGTERM)
+            assert program.wait() == 0
+    assert program.log.text().count("master.unserved") == 1
+
+
 def test_a_socket_file_lets_nobody_in_whom_a_stop_would_cut_off(tmp_path):
     """The command never serves again, so its Unix sockets refuse from the beginning of a stop."""
     handler = """
@@ -380,6 +395,7 @@ class Handler(socketserver.BaseRequestHandler):
             program.out.wait_for("BEGUN")
             os.kill(program.pid, signal.SIGKILL)
             wait_gone(worker, deadline_s=2)
+            assert not is_alive(worker)
 
 
 @pytest.mark.parametrize("privileged", [True, False])
