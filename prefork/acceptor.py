@@ -8,16 +8,16 @@ accept() and all take turns. It never accepts: that is the server's
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
+from prefork.loop import Loop
+
 #: How long, on a stop, handshakes under way may take to complete: a round trip, or a lost ACK.
 HANDSHAKE_S: Final = 1.0
-
-# EXCLUSIVE: a client wakes one idle worker, not all of them.
-_LISTEN: Final = select.EPOLLIN | select.EPOLLEXCLUSIVE
 
 
 class Listening(Protocol):
@@ -33,15 +33,18 @@ class Listening(Protocol):
 
 
 class Acceptor:
-    """One epoll over the servers' sockets, and over descriptors that interrupt the wait."""
+    """Calls `handle_request()` of each server whose socket is ready.
 
-    def __init__(self, servers: Sequence[Listening], interrupts: Sequence[int]) -> None:
-        self._epoll = select.epoll()
+    after: called with the server's index when it has returned.
+    """
+
+    def __init__(
+        self, loop: Loop, servers: Sequence[Listening], after: Callable[[int], None]
+    ) -> None:
+        self._loop = loop
         self._servers = servers
+        self._after = after
         self._by_fd: dict[int, int] = {}
-        self._took: set[int] = set()
-        for fd in interrupts:
-            self._epoll.register(fd, select.EPOLLIN)
         self.follow()
 
     def follow(self) -> None:
@@ -50,45 +53,22 @@ class Acceptor:
             fd = server.fileno()
             if fd >= 0 and self._by_fd.get(fd) != index:
                 self._by_fd[fd] = index
-                self._epoll.register(fd, _LISTEN)
-
-    def wait(self, limit_s: float) -> tuple[int | None, int | None]:
-        """Return the index of a server with a request, or an interrupting descriptor.
-
-        The other of the two is None; both are when limit_s (seconds) have passed.
-        """
-        ready = self._epoll.poll(0, 1)
-        if not ready:
-            self._requeue()
-            ready = self._epoll.poll(limit_s, 1)
-            if not ready:
-                return None, None
-        fd = ready[0][0]
-        index = self._by_fd.get(fd)
-        if index is None:
-            return None, fd
-        self._took.add(fd)
-        return index, None
-
-    def _requeue(self) -> None:
-        """Before a wait, go to the end of the lines where this worker was served.
-
-        The kernel wakes exclusive waiters in the order of their registration;
-        the first would take every client that comes while it idles.
-        """
-        while self._took:
-            fd = self._took.pop()
-            with suppress(OSError):  # a handler closed the server: follow() finds the next
-                self._epoll.unregister(fd)
-                self._epoll.register(fd, _LISTEN)
+                self._loop.listen(fd, partial(self._take, index))
 
     def close(self) -> None:
-        """Leave the line."""
-        self._epoll.close()
+        """Leave the lines."""
+        for fd in self._by_fd:
+            self._loop.forget(fd)
+
+    def _take(self, index: int, _mask: int) -> None:
+        self._servers[index].handle_request()
+        self._after(index)
 
 
-def drain(server: Listening) -> None:
+def drain(server: Listening, take: Callable[[], None]) -> None:
     """Take what waits in a server's queue, and then no more.
+
+    take: takes one client, without waiting for it.
 
     The master has shut the door behind it where the kernel can. Where not, as
     many clients are taken as the queue can have held: first in, first out, so
@@ -104,7 +84,7 @@ def drain(server: Listening) -> None:
     limit_s = time.monotonic() + HANDSHAKE_S
     while not (endless and left == 0):
         if poll.poll(0):
-            server.handle_request()
+            take()
             left -= 1
         elif time.monotonic() >= limit_s or not _handshakes(server.socket):
             break

@@ -21,6 +21,10 @@ from prefork.worker import Report, Worker
 
 if TYPE_CHECKING:
     from socketserver import TCPServer as _Base
+
+    from prefork.desk import Desk
+    from prefork.loop import Loop
+    from prefork.worker import Engine
 else:
     _Base = object
 
@@ -155,6 +159,12 @@ class PreforkMixIn(_Base):
             self.timeout = min(filter(None, (self.socket.gettimeout(), self.timeout)))
             self.socket.settimeout(0.0 if self.socket.type == socket.SOCK_STREAM else None)
         self.setup_worker()
+        open_engine: Callable[[Loop, Desk], Engine | None] = getattr(
+            self, "open_engine", lambda _loop, _desk: None
+        )
+        engine = open_engine(worker.loop, worker.desk)
+        if engine is not None:
+            worker.add_engine(self, engine)
 
     def leave_worker(self) -> None:
         """Finish, in a worker, after its last request; override `finish_worker` instead."""

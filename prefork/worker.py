@@ -26,6 +26,8 @@ from typing import Final, Protocol
 from prefork import log
 from prefork.acceptor import Acceptor, Listening, drain
 from prefork.clients import Clients
+from prefork.desk import LoopDesk
+from prefork.loop import Loop
 from prefork.scoreboard import CLIENT, IDLE, Order, Slot
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
@@ -67,6 +69,31 @@ class Server(Listening, Protocol):
         """Finish what `process_request` handed to threads and processes."""
 
 
+class Engine(Protocol):
+    """What a worker knows of a server that runs its clients in the worker's loop."""
+
+    def accept(self) -> None:
+        """Take one client from the queue, if one is there."""
+
+    def retire(self) -> None:
+        """Take no more clients, and tell those that are served that no more is expected of them."""
+
+    def any_left(self) -> bool:
+        """Tell whether a client is still in hand."""
+
+    def hang_up_idle(self, idle_ns: int) -> None:
+        """Let go of clients that have been idle for so long."""
+
+    def oldest_sign_of_life_ns(self, now_ns: int) -> int:
+        """Return when the thread that has been silent longest last showed life; now if none."""
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due now and then."""
+
+    def close(self) -> None:
+        """Finish, in a worker, after the last request."""
+
+
 class Report(IntEnum):
     """What a worker tells the master, by a record on a pipe."""
 
@@ -99,9 +126,12 @@ class Worker:
 
     def __init__(self, place: Place, servers: Sequence[Server], poll_s: float, what: str) -> None:
         self.clients = Clients(place.slot)
+        self.loop = Loop()
+        self.desk = LoopDesk(place.slot.words)
         self._place = place
         self._slot = place.slot
         self._servers = servers
+        self._engines: dict[int, Engine] = {}
         self._poll_s = poll_s
         name = f"prefork: worker {place.index} [{what}]"
         self._titles = f"{name} idle", f"{name} busy"
@@ -155,6 +185,10 @@ class Worker:
         with suppress(OSError):
             os.write(self._place.report_fd, record)
 
+    def add_engine(self, server: Server, engine: Engine) -> None:
+        """Let a server's engine run in this worker's loop, instead of `handle_request()`."""
+        self._engines[id(server)] = engine
+
     def await_client(self) -> None:
         """Note that the server waits for a client, and is not stuck."""
         self._slot.activity = CLIENT
@@ -183,17 +217,13 @@ class Worker:
         time.sleep(SHORTAGE_S)
 
     def _serve(self, signals: SignalPipe) -> None:
-        acceptor = Acceptor(self._servers, [signals.fileno(), self._place.lifeline_fd])
+        self.loop.watch(signals.fileno(), select.EPOLLIN, lambda _: _read(signals))
+        self.loop.watch(self._place.lifeline_fd, select.EPOLLIN, lambda _: self._on_orphaned())
+        plain = [server for server in self._servers if id(server) not in self._engines]
+        acceptor = Acceptor(self.loop, plain, self._on_served)
         self._tick(acceptor)
         while not self._leaving:
-            index, interrupt = acceptor.wait(self._wait_s)
-            if index is not None:
-                self._servers[index].handle_request()
-                self._last_request_s[index] = time.monotonic()
-            elif interrupt == self._place.lifeline_fd:
-                self._on_orphaned()
-            else:
-                signals.read()
+            self.loop.turn(self._wait_s)
             if time.monotonic() >= self._tick_due_s:
                 self._tick(acceptor)
             for server in self._servers:
@@ -202,18 +232,24 @@ class Worker:
                 server.service_actions()
                 self._slot.activity = IDLE
         acceptor.close()
+        for engine in self._engines.values():
+            engine.retire()
+
+    def _on_served(self, index: int) -> None:
+        self._last_request_s[index] = time.monotonic()
 
     def _tick(self, acceptor: Acceptor) -> None:
         """Do what is due now and then, however busy the worker is."""
         now_s = time.monotonic()
-        self._slot.beat_ns = self.clients.oldest_sign_of_life_ns(time.monotonic_ns())
-        self._show_busy(busy=self.clients.any_left())
+        self._beat()
+        for engine in self._engines.values():
+            engine.tick(now_s)
         acceptor.follow()
         if any(server.fileno() < 0 for server in self._servers):
             self.report(Report.ASKED)  # a handler closed it; who comes in our place has it open
         wait_s = self._poll_s
         for index, server in enumerate(self._servers):
-            if server.timeout is None:
+            if server.timeout is None or id(server) in self._engines:
                 continue
             due_s = self._last_request_s[index] + server.timeout
             if due_s <= now_s:
@@ -224,22 +260,38 @@ class Worker:
         self._wait_s = wait_s
         self._tick_due_s = now_s + min(wait_s, TICK_S)
 
+    def _beat(self) -> None:
+        now_ns = time.monotonic_ns()
+        oldest_ns = self.clients.oldest_sign_of_life_ns(now_ns)
+        for engine in self._engines.values():
+            oldest_ns = min(oldest_ns, engine.oldest_sign_of_life_ns(now_ns))
+        self._slot.beat_ns = oldest_ns
+        self._show_busy(busy=self._any_left())
+
+    def _any_left(self) -> bool:
+        return self.clients.any_left() or any(e.any_left() for e in self._engines.values())
+
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
         self._tell_children()  # again: one may have been forked when the order came
-        poll = select.poll()
-        poll.register(signals.fileno(), select.POLLIN)
         drained = False
         while True:
             if not drained and self._slot.order == Order.DRAIN:  # also one that came after RETIRE
                 drained = True
                 for server in self._servers:
-                    drain(server)
-            if not self.clients.any_left():
+                    engine = self._engines.get(id(server))
+                    drain(server, server.handle_request if engine is None else engine.accept)
+            if not self._any_left():
                 break
             # Threads close their sockets without telling this one; look again soon.
-            poll.poll(20)
+            self.loop.turn(0.02)
             signals.read()
+            self._beat()
+            now_s = time.monotonic()
+            for engine in self._engines.values():
+                engine.tick(now_s)
+        for engine in self._engines.values():
+            engine.close()
         for server in self._servers:
             server.leave_worker()
         # As the interpreter does at its end: it tells the idle threads of concurrent.futures to go,
@@ -308,17 +360,24 @@ class Worker:
     def _on_orphaned(self) -> None:
         """Leave soon. A handler that takes too long is ended by SIGALRM's default action."""
         self._leaving = True
+        self.loop.forget(self._place.lifeline_fd)  # it stays readable
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
 
     def _on_alarm(self) -> None:
         self.clients.hang_up_idle(int(LINGER_AGAIN_S * 1e9))
+        for engine in self._engines.values():
+            engine.hang_up_idle(int(LINGER_AGAIN_S * 1e9))
 
     def _show_busy(self, *, busy: bool) -> None:
         title = self._titles[busy]
         if title is not self._title:
             self._title = title
             set_title(title)
+
+
+def _read(signals: SignalPipe) -> None:
+    signals.read()  # the handlers have run; this makes the pipe empty
 
 
 def _on_quit() -> None:

@@ -1,4 +1,7 @@
-"""CPython's own test_socketserver, and a first sign of life, on every Python that is here.
+"""CPython's own tests of socketserver and http.server, and a first sign of life.
+
+On every Python that is here: test_socketserver and test_httpservers. On the running one: what
+else the stdlib derives from http.server's classes.
 
 The running interpreter is tested as it is. The others get the wheel that the environment
 variable PREFORK_WHEEL names, each in a virtual environment of its own.
@@ -16,19 +19,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from cpython_worker import NO_SUITE
+from cpython_worker import NO_SUITE, SUITES
 from harness import Daemon, converse
 
 WORKER = Path(__file__).with_name("cpython_worker.py")
-SUITE_S = 40.0  # it takes one
+SUITE_S = 60.0  # the longest takes five
 INSTALL_S = 40.0  # for each of the three steps to a virtual environment; all take five
 PROBE_S = 10.0
 OLDEST, NEWEST = 11, 15  # minor versions to look for on PATH
 
 pytestmark = pytest.mark.timeout(4 * INSTALL_S)  # an installation may be slow, and then skips
 
-# It wants __module__ of everything public to be "socketserver".
+# It wants __module__ of everything public to be "socketserver", or "http.server".
 NAMES = {"MiscTestCase.test_all"}
+
+DERIVED = sorted(SUITES.keys() - {"socketserver", "httpservers"})
 
 # What PreforkMixIn does not have in common with the mix-in whose place it takes: handle_request()
 # alone serves in the calling process, where SystemExit goes on its way; and it has no threads.
@@ -163,7 +168,7 @@ def search_path(interpreter: Interpreter) -> dict[str, str]:
     return {"PYTHONPATH": os.environ["PYTHONPATH"]}
 
 
-def run_suite(interpreter: Interpreter, tmp_path: Path, *arguments: str) -> dict:
+def run_suite(interpreter: Interpreter, tmp_path: Path, suite: str, *mixin: str) -> dict:
     """Return the worker's report; skip where there is no suite to run."""
     report_path = tmp_path / "report.json"
     folder = tmp_path / "work"  # the suite leaves sockets and files in it
@@ -172,7 +177,7 @@ def run_suite(interpreter: Interpreter, tmp_path: Path, *arguments: str) -> dict
     with (tmp_path / "output").open("w+") as output:
         # A file, not a pipe: what the suite forks may outlive it.
         process = subprocess.Popen(
-            [interpreter.python, "-P", "-X", "faulthandler", WORKER, report_path, *arguments],
+            [interpreter.python, "-P", "-X", "faulthandler", WORKER, report_path, suite, *mixin],
             cwd=folder,
             env=environ | search_path(interpreter),
             stdin=subprocess.DEVNULL,
@@ -193,22 +198,30 @@ def run_suite(interpreter: Interpreter, tmp_path: Path, *arguments: str) -> dict
     if status == NO_SUITE:
         pytest.skip(f"{interpreter}: without CPython's tests: {said.strip()}")
     assert status == 0, said
-    return json.loads(report_path.read_text())
+    report = json.loads(report_path.read_text())
+    assert report["run"] >= SUITES[suite].least, report
+    return report
 
 
 def assert_passed(report: dict, excepted: set[str]) -> None:
     wrong = {name: trace for name, trace in report["wrong"].items() if name not in excepted}
     assert not wrong, "\n".join([report["python"], *wrong.values()])
-    assert report["run"] > 20, report
 
 
-def test_cpythons_own_socketserver_suite_passes(interpreter, tmp_path):
-    assert_passed(run_suite(interpreter, tmp_path), NAMES)
+@pytest.mark.parametrize("suite", ["socketserver", "httpservers"])
+def test_cpythons_own_suite_passes(suite, interpreter, tmp_path):
+    assert_passed(run_suite(interpreter, tmp_path, suite), NAMES)
+
+
+@pytest.mark.parametrize("suite", DERIVED)
+def test_cpythons_own_suite_of_what_derives_from_http_server_passes(suite, tmp_path):
+    assert_passed(run_suite(installed()[0], tmp_path, suite), set())
 
 
 @pytest.mark.parametrize("mixin", EXCEPTED)
 def test_cpythons_own_suite_passes_with_prefork_in_place_of(mixin, interpreter, tmp_path):
-    assert_passed(run_suite(interpreter, tmp_path, mixin), NAMES | EXCEPTED[mixin])
+    report = run_suite(interpreter, tmp_path, "socketserver", mixin)
+    assert_passed(report, NAMES | EXCEPTED[mixin])
 
 
 def test_command_serves_a_file_and_stops_by_term(interpreter, tmp_path):

@@ -7,8 +7,8 @@ import prefork
 
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
-    0: "errors log systemd cpus scoreboard signals streams titles",
-    1: "system fleet sockets clients acceptor",
+    0: "errors log systemd cpus scoreboard signals streams titles loop",
+    1: "system fleet sockets clients acceptor desk",
     2: "worker children",
     3: "master",
     4: "mixin",

@@ -1,15 +1,19 @@
 """Measure prefork beside its peers, in the same run: `python tests/bench`.
 
 Requests per second, and what a request costs the server in microseconds of processor time (user
-and system, of the whole process tree). The servers of a workload all run at once and are put
-under load one after the other, round after round; each figure is the median of the rounds.
-Needs prefork installed; uses wrk for HTTP if that is installed.
+and system, of the whole process tree). The servers of a workload all run at once, on one
+processor, and are put under load from another one after the other, round after round; each
+figure is the median of the rounds. All have their default settings and one worker process; what
+is set is in `commands.py`. A server that is not installed is reported (`--install` gets them).
 """
 
 import argparse
+import dataclasses
+import importlib.metadata
 import json
 import os
 import platform
+import resource
 import signal
 import sys
 import tempfile
@@ -17,101 +21,146 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from load import drive, generator
-from peers import QUEUE, WORKERS
-from processes import BenchError, Server, check
-from report import Row, Sample, table
+import install
+from chart import chart
+from commands import BenchError, Start
+from load import drive, idle
+from processes import Server, free_port
+from report import EXPLANATION, Row, Sample, as_json, table
 from workloads import Workload, all_workloads
 
-import prefork
 
-WARM_UP = 50  # requests
-UNPINNED_ROUNDS = 1
-EXPLANATION = """\
-x: ratio to the first line. server, client: how much of a processor each side used; pinned, the
-one near 100% sets req/s (if none is, other programs took part). request_queue_size: of A and C."""
+class Bench:
+    """How to measure: where, how long, how often."""
 
+    def __init__(self, folder: Path, site: Path, seconds: int, rounds: int):
+        self._folder, self._site = folder, site
+        self._seconds, self._rounds = seconds, rounds
+        cpus = sorted(os.sched_getaffinity(0))
+        # With one processor the two sides share it, and only the cost of a request tells.
+        self._server_cpus, self._client_cpus = {cpus[-1]}, {cpus[0]}
 
-class Layout:
-    """Which processors do what; empty sets leave it to the kernel."""
-
-    def __init__(self, name: str, server: set[int], client: set[int], rounds: int):
-        self.name, self.server, self.client, self.rounds = name, server, client, rounds
-
-    def __str__(self):
-        if not self.server:
-            return f"unpinned, {len(os.sched_getaffinity(0))} CPUs for server and client"
-        return f"server on CPU {min(self.server)}, client on CPU {min(self.client)}"
-
-
-def layouts(rounds: int) -> list[Layout]:
-    """Return the runs: with two processors the main one is pinned."""
-    unpinned = Layout("unpinned", set(), set(), rounds)
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < 2:
-        return [unpinned]
-    unpinned.rounds = min(rounds, UNPINNED_ROUNDS)
-    return [Layout("pinned", {cpus[-1]}, {cpus[0]}, rounds), unpinned]
-
-
-def measure(workload: Workload, layout: Layout, seconds: int, folder: Path) -> list[Row]:
-    """Put all servers of a workload under load in turns."""
-    rows = [Row(peer.name) for peer in workload.peers]
-    with ExitStack() as stack:
-        running: list[tuple[Row, Server, int]] = []
-        for row, peer in zip(rows, workload.peers, strict=True):
-            server = stack.enter_context(Server(peer, folder, layout.server))
-            try:
-                port = server.wait_port()
-                for _ in range(WARM_UP):
-                    check(port, workload)
-            except BenchError as failure:
-                row.failure = str(failure)
-            else:
-                running.append((row, server, port))
-        for number in range(layout.rounds):
-            turn = number % max(1, len(running))  # nobody is always the first
-            for row, server, port in running[turn:] + running[:turn]:
-                if row.failure is None:
-                    try:
-                        row.samples.append(sample(workload, server, port, seconds, layout))
-                    except BenchError as failure:
+    def measure(self, workload: Workload) -> list[Row]:
+        """Put all servers of a workload under load in turns."""
+        rows = []
+        with ExitStack() as stack:
+            running: list[tuple[Server, list[Row]]] = []
+            for peer in workload.peers:
+                own = [Row(peer.name, peer.workers, count) for count in workload.idle]
+                rows += own
+                try:
+                    port = free_port()
+                    start = Start(port, self._site, self._folder, peer.workers, workload.log)
+                    command = peer.program(start)
+                    server = Server(command, port, self._folder, self._server_cpus)
+                    stack.enter_context(server).wait_ready(workload)
+                except BenchError as failure:
+                    for row in own:
                         row.failure = str(failure)
-    return rows
+                else:
+                    running.append((server, own))
+            for number in range(self._rounds):
+                turn = number % max(1, len(running))  # nobody is always the first
+                for server, own in running[turn:] + running[:turn]:
+                    for row in own:
+                        self._add_sample(row, server, workload)
+        return rows
 
+    def _add_sample(self, row: Row, server: Server, workload: Workload) -> None:
+        if row.failure is not None:
+            return
+        try:
+            with idle(workload, server.port, row.idle, self._client_cpus) as others:
+                row.samples.append(self._sample(server, workload))
+        except BenchError as failure:
+            row.failure = str(failure)
+        else:
+            row.lost = max(row.lost, others.wanted - others.kept)
 
-def sample(workload: Workload, server: Server, port: int, seconds: int, layout: Layout) -> Sample:
-    before_s = server.cpu_s()
-    outcome = drive(workload, port, seconds, layout.client)
-    cpu_s = server.cpu_s() - before_s
-    if not outcome.requests:
-        raise BenchError(f"answered nothing ({outcome.errors} errors)")
-    return Sample(outcome.requests, outcome.errors, outcome.seconds, cpu_s, outcome.cpu_s)
+    def _sample(self, server: Server, workload: Workload) -> Sample:
+        before_s = server.cpu_s()
+        outcome = drive(workload, server.port, self._seconds, self._client_cpus)
+        return Sample(
+            outcome.requests,
+            outcome.errors,
+            outcome.seconds,
+            server.cpu_s() - before_s,
+            outcome.cpu_s,
+            server.memory_mb(),
+            outcome.p50_us,
+            outcome.p99_us,
+        )
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     add = parser.add_argument
-    add("--seconds", type=int, default=1, help="load per server and round (default: 1)")
-    add("--rounds", type=int, default=5, help="rounds of the pinned run (default: 5)")
-    add("--only", metavar="LETTERS", default="ABC", help="workloads, such as AC (default: all)")
+    add("--seconds", type=int, default=2, help="load per server and round (default: 2)")
+    add("--rounds", type=int, default=5, help="rounds (default: 5)")
+    add("--only", metavar="WORKLOAD", nargs="+", default=(), help="these workloads (default: all)")
+    add(
+        "--peers",
+        metavar="WORD",
+        nargs="+",
+        default=(),
+        help="servers with such a word in the name",
+    )
+    add("--log", action="store_true", help="with the access log of all switched on")
     add("--json", metavar="FILE", type=Path, help="write all samples there, too")
+    add("--svg", metavar="FILE", type=Path, help="draw the README's chart there")
+    add("--install", action="store_true", help="first install what is missing, from pip and Debian")
     options = parser.parse_args()
     if options.seconds < 1 or options.rounds < 1:
         parser.error("--seconds and --rounds must be 1 or more")
     return options
 
 
+def chosen(workloads: list[Workload], options: argparse.Namespace) -> list[Workload]:
+    """Return those that were asked for, with the peers that were.
+
+    Raises: SystemExit if a name is unknown.
+    """
+    names = [workload.name for workload in workloads]
+    if unknown := set(options.only) - set(names):
+        sys.exit(f"no workload {', '.join(unknown)}; there are: {' '.join(names)}")
+    result = []
+    for workload in workloads:
+        peers = tuple(
+            peer
+            for peer in workload.peers
+            if not options.peers or any(word in peer.name for word in options.peers)
+        )
+        if peers and (not options.only or workload.name in options.only):
+            log = workload.log or options.log
+            result.append(dataclasses.replace(workload, peers=peers, log=log))
+    return result
+
+
+def versions() -> dict[str, str]:
+    """Return what is measured, and on what."""
+    names = ("prefork", *install.packages())
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    found |= {"nginx": install.nginx_version(), "python": platform.python_version()}
+    return found | {
+        "kernel": platform.release().partition("-")[0],
+        "processors": str(os.cpu_count()),
+    }
+
+
 def main() -> int:
     options = parse_arguments()
+    if options.install:
+        install.install()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped, too
-    about = {
-        "prefork": prefork.__version__,
-        "python": platform.python_version(),
-        "kernel": platform.release(),
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 10,000 connections have two ends
+    about = versions() | {
         "load average": round(os.getloadavg()[0], 1),  # of other programs; above 0, they disturb
-        "workers": WORKERS,
-        "request_queue_size": QUEUE,
         "seconds": options.seconds,
         "rounds": options.rounds,
     }
@@ -120,30 +169,19 @@ def main() -> int:
     began_s = time.monotonic()
     results = []
     with tempfile.TemporaryDirectory(prefix="prefork-bench-") as name:
-        folder = Path(name)
-        chosen = [w for w in all_workloads(folder) if w.letter in options.only.upper()]
-        for layout in layouts(options.rounds):
-            for workload in chosen:
-                by = generator(workload)
-                print(f"\n{workload.letter}. {workload.title}")
-                print(f"   ({layout}; load by {by}, {workload.connections} connections)")
-                rows = measure(workload, layout, options.seconds, folder)
-                print(table(rows), flush=True)
-                results.append(
-                    {
-                        "workload": workload.letter,
-                        "title": workload.title,
-                        "layout": layout.name,
-                        "server_cpus": sorted(layout.server),
-                        "client_cpus": sorted(layout.client),
-                        "load": by,
-                        "connections": workload.connections,
-                        "servers": [row.as_json() for row in rows],
-                    }
-                )
+        site = Path(name, "site")
+        site.mkdir()
+        bench = Bench(Path(name), site, options.seconds, options.rounds)
+        for workload in chosen(all_workloads(site), options):
+            print(f"\n{workload.name}: {workload.title}; {workload.connections} connections")
+            rows = bench.measure(workload)
+            print(table(rows), flush=True)
+            results.append(as_json(workload, rows))
     print(f"\n{time.monotonic() - began_s:.0f} s")
     if options.json:
         options.json.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+    if options.svg:
+        options.svg.write_text(chart(results, about))
     return int(any(server["failure"] for result in results for server in result["servers"]))
 
 

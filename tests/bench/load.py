@@ -1,75 +1,131 @@
-"""The load: wrk for HTTP where it is installed, else `client.py`."""
+"""The load: wrk, or clients of our own where it is the wrong one; `idle.py` beside it."""
 
 import base64
+import contextlib
 import json
 import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import BenchError, on_cpus
+import peers
+from commands import BenchError
+from processes import on_cpus
 from workloads import Workload
 
-GRACE_S = 10.0  # wrk waits two seconds for an answer
+BULK_BYTES = 1_000_000  # of an answer: longer ones are bulk.py's
+GRACE_S = 15.0
+#: wrk waits so long for an answer, then counts an error: longer than the slowest peer takes.
+ANSWER_S = 10
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the clients saw, and the processor time that they took."""
+    """What the clients saw, and the processor time that they took. None: was not told."""
 
     requests: int
     errors: int
     seconds: float
     cpu_s: float
-
-
-def generator(workload: Workload) -> str:
-    """Return what will make the load."""
-    return "wrk" if workload.path is not None and shutil.which("wrk") else "client.py"
+    size_bytes: int | None = None
+    p50_us: int | None = None
+    p99_us: int | None = None
 
 
 def drive(workload: Workload, port: int, seconds: int, cpus: Collection[int]) -> Outcome:
-    """Put load on a server for some seconds."""
-    stdin = ""
-    if generator(workload) == "wrk":
-        url = f"http://127.0.0.1:{port}{workload.path}"
-        command = [
-            "wrk",
-            "-t1",
-            f"-c{workload.connections}",
-            f"-d{seconds}s",
-            "-H",
-            "Connection: close",
-        ]
-        command += ["-s", str(HERE / "outcome.lua"), url]
-    else:
-        stdin = "".join(
-            base64.b64encode(part).decode() + "\n" for part in (workload.request, workload.reply)
-        )
-        words = (port, seconds, workload.connections)
-        command = [sys.executable, str(HERE / "client.py"), *map(str, words)]
+    """Put load on a server for some seconds.
+
+    Raises: BenchError, also when fewer bytes have come than so many answers have.
+    """
+    command = _command(workload, port, seconds)
     before_s = _cpu_s()
     try:
         with on_cpus(cpus):
             done = subprocess.run(
                 command,
-                input=stdin,
+                input=_lines(workload),
                 capture_output=True,
                 text=True,
                 timeout=seconds + GRACE_S,
                 check=True,
             )
         said = json.loads(done.stdout.splitlines()[-1])
-        return Outcome(**said, cpu_s=_cpu_s() - before_s)
     except subprocess.TimeoutExpired:
         raise BenchError("the load did not come to an end") from None
-    except (subprocess.CalledProcessError, ValueError, IndexError) as error:
-        raise BenchError(f"the load failed: {error}") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().rpartition("\n")[2]
+        raise BenchError(f"the load failed: {said}") from None
+    except (ValueError, IndexError):
+        raise BenchError(f"the load was not understood: {done.stdout[-200:]}") from None
+    outcome = Outcome(**said, cpu_s=_cpu_s() - before_s)
+    if not outcome.requests:
+        raise BenchError(f"answered nothing ({outcome.errors} errors)")
+    if outcome.size_bytes is not None:
+        short = outcome.requests * len(workload.answer) - outcome.size_bytes
+        if short > 0:
+            raise BenchError(f"{short} bytes are missing in {outcome.requests} answers")
+    return outcome
+
+
+def _command(workload: Workload, port: int, seconds: int) -> list[str]:
+    words = [str(number) for number in (port, seconds, workload.connections)]
+    if workload.path is None:
+        return [sys.executable, str(HERE / "client.py"), *words]
+    if len(workload.answer) > BULK_BYTES:
+        return [sys.executable, str(HERE / "bulk.py"), *words, str(len(workload.answer))]
+    if not shutil.which("wrk"):
+        raise BenchError("wrk is not installed (apt-get install wrk)")
+    command = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", f"--timeout={ANSWER_S}s"]
+    for field in workload.headers.items():
+        command += ["-H", ": ".join(field)]
+    command += ["-s", str(HERE / "outcome.lua"), f"http://127.0.0.1:{port}{workload.path}"]
+    return [*command, "--", str(workload.body_bytes)]
+
+
+def _lines(workload: Workload) -> str:
+    # What is sent, and how the answer must end: for our own clients, wrk reads nothing.
+    end = workload.answer[-len(peers.LINE) :]
+    return "".join(base64.b64encode(part).decode() + "\n" for part in (workload.request, end))
+
+
+@dataclass
+class Idle:
+    """Connections held open beside the load; kept: of these were open at the end."""
+
+    wanted: int
+    kept: int = 0
+
+
+@contextlib.contextmanager
+def idle(workload: Workload, port: int, count: int, cpus: Collection[int]) -> Iterator[Idle]:
+    """Hold so many idle connections while the block runs."""
+    connections = Idle(count)
+    if not count:
+        yield connections
+        return
+    command = [sys.executable, str(HERE / "idle.py"), str(port), str(count)]
+    with (
+        on_cpus(cpus),
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            process.stdin.write(_lines(workload))
+            process.stdin.flush()
+            process.stdout.readline()  # they are open
+            yield connections
+            connections.kept = int(process.communicate()[0] or 0)
+        finally:
+            process.kill()
 
 
 def _cpu_s() -> float:

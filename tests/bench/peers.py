@@ -1,33 +1,28 @@
-"""The server classes under measurement, each as a program: `peers.py NAME` prints its port.
+"""The servers written in Python, each as a program: `peers.py NAME PORT`.
 
-The handlers do as little as a handler can, so that the servers are what differs.
+The handlers do as little as a handler can, so that the servers are what differs. The classes of
+`prefork.http` are made when they are asked for: without them the rest can still be measured.
 """
 
+import argparse
+import http.server
+import importlib
 import socketserver
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from functools import partial
+from http.server import HTTPServer, ThreadingHTTPServer
+from pathlib import Path
 from socketserver import ForkingMixIn, TCPServer, ThreadingTCPServer
+
+from wsgi import HELLO, THANKS, app
 
 from prefork import PreforkMixIn
 
-HELLO = b"Hello, world!\n"
+THREADS = 4  # of all who are measured with threads
 LINE = b"sixty-four bytes".ljust(63, b".") + b"\n"
-WORKERS = 2
 #: Of the stdlib's 5, any burst loses some connections for a second: SYNs are sent again after
-#: that, and the figures would show the timers of TCP.
-QUEUE = 128
-
-
-class Hello(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", str(len(HELLO)))
-        self.end_headers()
-        self.wfile.write(HELLO)
-
-    def log_message(self, *args):
-        pass
+#: that, and the figures would show the timers of TCP. What is not the stdlib's keeps its own.
+STDLIB_QUEUE = 128
 
 
 class Echo(socketserver.StreamRequestHandler):
@@ -35,19 +30,37 @@ class Echo(socketserver.StreamRequestHandler):
         self.wfile.write(self.rfile.readline())
 
 
-class Preforking(PreforkMixIn):
-    workers = WORKERS
+class Hello:
+    """Mixed into a BaseHTTPRequestHandler, the stdlib's or ours."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):  # noqa: N802 # http.server calls it so
+        self.answer(HELLO)
+
+    def do_POST(self):  # noqa: N802 # http.server calls it so
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(THANKS)
+
+    def answer(self, text):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(text)))
+        if self.close_connection:  # else the client of the stdlib's server would ask once more
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(text)
+
+
+class StdlibHello(Hello, http.server.BaseHTTPRequestHandler):
+    pass
+
+
+class StdlibFiles(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
 
 
 class ForkingHTTPServer(ForkingMixIn, HTTPServer):
-    pass
-
-
-class PreforkHTTPServer(Preforking, HTTPServer):
-    pass
-
-
-class PreforkThreadingHTTPServer(Preforking, ThreadingHTTPServer):
     pass
 
 
@@ -55,38 +68,89 @@ class ForkingTCPServer(ForkingMixIn, TCPServer):
     pass
 
 
-class PreforkTCPServer(Preforking, TCPServer):
-    pass
+def silent(handler):
+    """Return the handler class without its access log, as the stdlib's users do it."""
+    return type(handler.__name__, (handler,), {"log_message": lambda *_: None})
 
 
-class PreforkThreadingTCPServer(Preforking, ThreadingTCPServer):
-    pass
+def stdlib(server, handler):
+    return lambda _: (
+        type(server.__name__, (server,), {"request_queue_size": STDLIB_QUEUE}),
+        handler,
+    )
 
 
-HTTP = {
-    "HTTPServer": HTTPServer,
-    "ThreadingHTTPServer": ThreadingHTTPServer,
-    "ForkingMixIn, HTTPServer": ForkingHTTPServer,
-    "PreforkMixIn, HTTPServer": PreforkHTTPServer,
-    "PreforkMixIn, ThreadingHTTPServer": PreforkThreadingHTTPServer,
+def preforking(server, handler):
+    def classes(options):
+        also = {"workers": options.workers, "request_queue_size": STDLIB_QUEUE}
+        return type(server.__name__, (PreforkMixIn, server), also), handler
+
+    return classes
+
+
+def ours(threads, *, adopted=False):
+    """Return what makes the classes of a server of `prefork.http`."""
+
+    def classes(options):
+        engine = importlib.import_module("prefork.http")
+        if engine.HTTPServer is HTTPServer:  # else the stdlib is measured under our name
+            sys.exit("prefork.http has no HTTPServer of its own")
+        also = {"workers": options.workers, "threads": threads}
+        server = type("Server", (PreforkMixIn, engine.HTTPServer), also)
+        if adopted:
+            return server, StdlibHello
+        return server, type("Handler", (Hello, engine.BaseHTTPRequestHandler), {})
+
+    return classes
+
+
+PROGRAMS = {
+    "hello": ours(0),
+    "hello-threads": ours(THREADS),
+    "adopted": ours(0, adopted=True),
+    "adopted-threads": ours(THREADS, adopted=True),
+    "preforkmixin": preforking(HTTPServer, StdlibHello),
+    "preforkmixin-threading": preforking(ThreadingHTTPServer, StdlibHello),
+    "stdlib": stdlib(HTTPServer, StdlibHello),
+    "stdlib-threading": stdlib(ThreadingHTTPServer, StdlibHello),
+    "stdlib-forking": stdlib(ForkingHTTPServer, StdlibHello),
+    "stdlib-files": stdlib(ThreadingHTTPServer, StdlibFiles),
+    "echo-preforkmixin": preforking(TCPServer, Echo),
+    "echo-preforkmixin-threading": preforking(ThreadingTCPServer, Echo),
+    "echo": stdlib(TCPServer, Echo),
+    "echo-threading": stdlib(ThreadingTCPServer, Echo),
+    "echo-forking": stdlib(ForkingTCPServer, Echo),
 }
-TCP = {
-    "TCPServer": TCPServer,
-    "ThreadingTCPServer": ThreadingTCPServer,
-    "ForkingMixIn, TCPServer": ForkingTCPServer,
-    "PreforkMixIn, TCPServer": PreforkTCPServer,
-    "PreforkMixIn, ThreadingTCPServer": PreforkThreadingTCPServer,
+
+
+WSGI = {
+    "bjoern": lambda bjoern, *address: bjoern.run(app, *address),
+    "waitress": lambda waitress, host, port: waitress.serve(
+        app, host=host, port=port, threads=THREADS
+    ),
 }
 
 
-def main(name: str) -> None:
-    handler = Hello if name in HTTP else Echo
-    server_class = (HTTP | TCP)[name]
-    tuned = type(server_class.__name__, (server_class,), {"request_queue_size": QUEUE})
-    with tuned(("127.0.0.1", 0), handler) as server:
-        print(f"PORT {server.server_address[1]}", flush=True)
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="peers.py", description=__doc__)
+    parser.add_argument("name", choices=[*PROGRAMS, *WSGI])
+    parser.add_argument("port", type=int)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--log", action="store_true", help="write the access log")
+    parser.add_argument("--directory", type=Path, help="what to serve, of files")
+    options = parser.parse_args()
+    address = ("127.0.0.1", options.port)
+    if options.name in WSGI:
+        WSGI[options.name](importlib.import_module(options.name), *address)
+        return
+    server_class, handler = PROGRAMS[options.name](options)
+    if not options.log:
+        handler = silent(handler)
+    if options.directory:
+        handler = partial(handler, directory=str(options.directory))
+    with server_class(address, handler) as server:
         server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main())

@@ -1,28 +1,29 @@
-"""A server as a tree of processes: its start, its end, and the processor time it took."""
+"""A server as a tree of processes: its start, its end, its processor time and its memory."""
 
 import contextlib
+import http.client
 import os
 import re
 import select
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from workloads import Peer, Workload
+from commands import BenchError
+from workloads import Workload
 
 START_S = 10.0
 STOP_S = 5.0
 REPLY_S = 5.0
+PORTS = range(18000, 19000)
+WARM_UP = 20  # requests
+BIG_BYTES = 1_000_000  # one request for such an answer warms up enough
+CPUCLOCK_SCHED = 2  # of a process's clock, clock_getcpuclockid(3): Linux's posix-timers.h
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-class BenchError(Exception):
-    """A server, or the load on it, did not do what it should."""
 
 
 @contextlib.contextmanager
@@ -39,17 +40,17 @@ def on_cpus(cpus: Collection[int]) -> Iterator[None]:
 class Server:
     """A running peer; `with` ends it, and whatever it has started."""
 
-    def __init__(self, peer: Peer, folder: Path, cpus: Collection[int]):
-        self.peer = peer
-        self._output = folder / f"{time.monotonic_ns()}.log"
+    def __init__(self, command: Sequence[str], port: int, folder: Path, cpus: Collection[int]):
+        self.port = port
+        self._output = folder / f"{port}.log"
         # A file, not a pipe: nobody has to read it while the server is measured.
         with self._output.open("wb") as output, on_cpus(cpus):
             self._process = subprocess.Popen(
-                peer.command,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"HOME": str(folder)},  # gunicorn makes a socket there
                 start_new_session=True,
             )
         self._pidfd = os.pidfd_open(self._process.pid)
@@ -66,51 +67,94 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)  # before wait(), which gives the PID away
         self._process.wait()
 
-    def wait_port(self) -> int:
-        """Return the port once the server has said it."""
+    def wait_ready(self, workload: Workload) -> None:
+        """Return once the server accepts connections and has answered right."""
         limit_s = time.monotonic() + START_S
-        pause = threading.Event()
-        while not (found := re.search(self.peer.port, self._said(), re.MULTILINE)):
-            if time.monotonic() > limit_s or self._has_ended():
-                raise BenchError(f"did not start: {self._said()[-300:].strip()}")
-            pause.wait(0.01)
-        return int(found[1])
+        while not self._is_listening():
+            if self._has_ended() or time.monotonic() > limit_s:
+                raise BenchError(f"did not start: {self._last_words()}")
+            select.select([self._pidfd], [], [], 0.02)  # until it listens, or ends
+        warm_up = WARM_UP if len(workload.answer) < BIG_BYTES else 1
+        for _ in range(warm_up):
+            check(self.port, workload)
 
     def cpu_s(self) -> float:
         """Return the processor time of the tree since its start, its dead included.
 
         Those that died and were reaped are in their parents' accounts, the others (zombies
-        too) have one of their own.
+        too) have one of their own: a clock, for in /proc a short life is rounded to nothing.
         """
         if self._has_ended():
-            raise BenchError(f"ended under load; last words: {self._said()[-300:].strip()}")
-        parents, ticks = {}, {}
+            raise BenchError(f"ended under load; last words: {self._last_words()}")
+        used_s = 0.0
+        for pid, reaped_s in self._tree():
+            with contextlib.suppress(OSError):  # just ended
+                used_s += reaped_s + time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+        return used_s
+
+    def memory_mb(self) -> float:
+        """Return what the tree holds of memory: PSS, shared pages divided among their users."""
+        size_kb = 0
+        for pid, _ in self._tree():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # just ended
+                smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                size_kb += int(re.search(r"^Pss: +(\d+) kB$", smaps, re.MULTILINE)[1])
+        return size_kb / 1000
+
+    def _tree(self) -> list[tuple[int, float]]:
+        """Return the PID of each process, and the processor time of its children reaped."""
+        parents, reaped_s = {}, {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # just ended
-                # proc(5): 4 ppid, 14 utime, 15 stime, 16 cutime, 17 cstime
+                # proc(5): 4 ppid, 16 cutime, 17 cstime
                 fields = path.read_text().rpartition(")")[2].split()
                 pid = int(path.parent.name)
                 parents[pid] = int(fields[1])
-                ticks[pid] = sum(map(int, fields[11:15]))
+                reaped_s[pid] = (int(fields[13]) + int(fields[14])) / TICKS_PER_S
         tree = {self._process.pid}
         while more := {pid for pid, parent in parents.items() if parent in tree} - tree:
             tree |= more
-        return sum(ticks.get(pid, 0) for pid in tree) / TICKS_PER_S
+        return [(pid, reaped_s[pid]) for pid in tree if pid in reaped_s]
 
     def _has_ended(self) -> bool:
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
-    def _said(self) -> str:
-        return self._output.read_text(errors="backslashreplace")
+    def _is_listening(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _last_words(self) -> str:
+        lines = self._output.read_text(errors="backslashreplace").strip().split("\n")
+        return lines[-1].strip()[-300:]
+
+
+def free_port() -> int:
+    """Return a port below those that the kernel gives to clients, which would take it first."""
+    for port in PORTS:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise BenchError(f"no port is free from {PORTS[0]} to {PORTS[-1]}")
 
 
 def check(port: int, workload: Workload) -> None:
     """Raise BenchError unless the server's answer is the right one."""
     try:
+        reply = _ask(port, workload)
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(f"no answer: {error!r}") from None
+    if reply != workload.answer:
+        raise BenchError(f"wrong answer, {len(reply)} bytes: {reply[:200]!r}")
+
+
+def _ask(port: int, workload: Workload) -> bytes:
+    if workload.path is None:
         with socket.create_connection(("127.0.0.1", port), REPLY_S) as client:
             client.sendall(workload.request)
-            reply = b"".join(iter(lambda: client.recv(65536), b""))
-    except OSError as error:
-        raise BenchError(f"no answer: {error}") from None
-    if not reply.endswith(workload.reply):
-        raise BenchError(f"wrong answer: {reply[:200]!r}")
+            return b"".join(iter(lambda: client.recv(65536), b""))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REPLY_S)
+    with contextlib.closing(connection):
+        body = b"x" * workload.body_bytes
+        connection.request("POST" if body else "GET", workload.path, body, workload.headers)
+        response = connection.getresponse()
+        return response.read() if response.status == http.client.OK else b""

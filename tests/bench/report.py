@@ -1,9 +1,27 @@
-"""Samples become medians, and medians a table."""
+"""Samples become medians, and medians tables."""
 
 import statistics
 from dataclasses import asdict, dataclass, field
 
-HEADINGS = ("", "req/s", "x", "CPU us/req", "x", "server", "client", "errors")
+from workloads import Workload
+
+HEADINGS = (
+    "",
+    "req/s",
+    "x",
+    "CPU us/req",
+    "x",
+    "p50 ms",
+    "p99 ms",
+    "MB",
+    "server",
+    "client",
+    "errors",
+)
+EXPLANATION = """\
+x: how many times better the first line is. MB: memory of all its processes (PSS), under load.
+server, client: how much of a processor each side used; the one near 100% sets req/s (if none is,
+somebody waited, or other programs took part)."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +33,9 @@ class Sample:
     seconds: float
     cpu_s: float
     client_cpu_s: float
+    memory_mb: float
+    p50_us: int | None
+    p99_us: int | None
 
     @property
     def rate(self) -> float:
@@ -35,25 +56,52 @@ class Sample:
         return self.client_cpu_s / self.seconds
 
 
+FIGURES = ("rate", "cost_us", "p50_us", "p99_us", "memory_mb", "server", "client")
+
+
 @dataclass
 class Row:
-    """One server's samples; failure: why there are no more of them."""
+    """One server's samples; failure: why there are no more of them.
+
+    idle: connections open beside; lost: the most of them that the server did not keep.
+    """
 
     name: str
+    workers: int = 1
+    idle: int = 0
+    lost: int = 0
     samples: list[Sample] = field(default_factory=list)
     failure: str | None = None
 
-    def median(self, what: str) -> float:
-        return statistics.median(getattr(sample, what) for sample in self.samples)
+    @property
+    def title(self) -> str:
+        return f"{self.name} beside {self.idle:,} idle" if self.idle else self.name
+
+    def median(self, what: str) -> float | None:
+        values = [getattr(sample, what) for sample in self.samples]
+        return statistics.median(values) if values and None not in values else None
 
     def as_json(self) -> dict:
-        figures = ("rate", "cost_us", "server", "client")
-        median = {what: self.median(what) for what in figures} if self.samples else None
-        samples = [
-            asdict(sample) | {what: getattr(sample, what) for what in figures}
-            for sample in self.samples
-        ]
-        return {"name": self.name, "failure": self.failure, "median": median, "samples": samples}
+        return {
+            "name": self.name,
+            "workers": self.workers,
+            "idle": self.idle,
+            "lost": self.lost,
+            "failure": self.failure,
+            "median": {what: self.median(what) for what in FIGURES} if self.samples else None,
+            "samples": [asdict(sample) for sample in self.samples],
+        }
+
+
+def as_json(workload: Workload, rows: list[Row]) -> dict:
+    return {
+        "workload": workload.name,
+        "title": workload.title,
+        "connections": workload.connections,
+        "keep_alive": workload.keep_alive,
+        "access_log": workload.log,
+        "servers": [row.as_json() for row in rows],
+    }
 
 
 def table(rows: list[Row]) -> str:
@@ -65,26 +113,46 @@ def table(rows: list[Row]) -> str:
         cells = [line[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
         text.append("  ".join(cells).rstrip())
-        if row is not None and row.failure:
-            text.append(f"    FAILED: {row.failure}")
+        text += [f"    {note}" for note in _notes(row, rows)] if row else []
     return "\n".join(text)
+
+
+def _notes(row: Row, rows: list[Row]) -> list[str]:
+    notes = [f"MISSING: {row.failure}"] if row.failure else []
+    if row.lost:
+        notes.append(f"did not keep {row.lost:,} of the idle connections")
+    alone = next(other for other in rows if other.name == row.name)
+    if row.idle and row.samples and alone.samples:
+        more_mb = row.median("memory_mb") - alone.median("memory_mb")
+        slower = row.median("p99_us") / alone.median("p99_us")
+        notes.append(f"than alone: {more_mb:.1f} MB more, p99 {slower:.2f} times as long")
+    if (more := row.workers - rows[0].workers) and row.samples and rows[0].samples:
+        each_mb = (row.median("memory_mb") - rows[0].median("memory_mb")) / more
+        notes.append(f"an additional worker: {each_mb:.1f} MB")
+    return notes
 
 
 def _line(row: Row, first: Row) -> tuple[str, ...]:
     if not row.samples:
-        return (row.name, *[""] * (len(HEADINGS) - 1))
+        return (row.title, *[""] * (len(HEADINGS) - 1))
 
-    def ratio(what: str) -> str:
-        base = first.median(what) if first.samples else 0.0
-        return f"{row.median(what) / base:.2f}" if base else ""
+    def text(what: str, form: str, unit: float = 1) -> str:
+        value = row.median(what)
+        return "" if value is None else format(value / unit, form)
+
+    def times(above: float | None, below: float | None) -> str:
+        return f"{above / below:.2f}" if above and below else ""
 
     return (
-        row.name,
-        f"{row.median('rate'):.0f}",
-        ratio("rate"),
-        f"{row.median('cost_us'):.1f}",
-        ratio("cost_us"),
-        f"{row.median('server'):.0%}",
-        f"{row.median('client'):.0%}",
+        row.title,
+        text("rate", ",.0f"),
+        times(first.median("rate"), row.median("rate")),
+        text("cost_us", ",.1f"),
+        times(row.median("cost_us"), first.median("cost_us")),
+        text("p50_us", ".2f", 1000),
+        text("p99_us", ".2f", 1000),
+        text("memory_mb", ".1f"),
+        text("server", ".0%"),
+        text("client", ".0%"),
         str(sum(sample.errors for sample in row.samples)),
     )

@@ -1,0 +1,5 @@
+"""`python -m prefork.http`: runs `prefork.http.main`, and does nothing else."""
+
+from prefork.http.main import main
+
+main()

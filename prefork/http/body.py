@@ -1,0 +1,116 @@
+"""One request's body: the raw stream under the `rfile` of a handler.
+
+A worker, in the thread of the handler. It ends where the body ends, whether by
+Content-Length or by chunks, and asks for the body (100 Continue) when it is
+first read. A body that the client cuts short is an error, never a short
+success. It never reads what belongs to the next request.
+"""
+
+import io
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from prefork.http.chunked import Chunked
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+
+#: left, for a stream without an end of its own: a tunnel.
+ENDLESS: Final = -1
+
+_READ_BYTES: Final = 1 << 16
+
+
+class Body(io.RawIOBase):
+    """left: bytes that have not been read; ENDLESS; with a decoder, 1 until it is done.
+
+    prefix: what is read first.
+    """
+
+    def __init__(self, connection: "Connection", length: int | None) -> None:
+        super().__init__()
+        self._connection: Any = connection
+        self.left = 1 if length is None else length
+        self._decoder = Chunked(connection.engine.limits.wire) if length is None else None
+        self._decoded = memoryview(b"")
+        self._rest = b""
+        self.prefix = b""
+
+    @property
+    def _sock(self) -> socket.socket:
+        """The socket, where `socket.SocketIO` has it."""
+        sock: socket.socket = self._connection.sock
+        return sock
+
+    def readable(self) -> bool:
+        """Tell that it is."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return int(self._connection.sock.fileno())
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read some bytes; 0 at the end of the body.
+
+        Raises: ConnectionResetError when the client has gone before its end,
+        TimeoutError when it stalls, WireError for what is no chunk.
+        """
+        view = memoryview(buffer).cast("B")
+        if self.prefix:
+            return self._read_prefix(view)
+        if self._decoder is not None:
+            return self._read_decoded(view, self._decoder)
+        if self.left == 0:
+            return 0
+        if 0 < self.left < len(view):
+            view = view[: self.left]
+        size: int = self._connection.receive_into(view)
+        if self.left != ENDLESS:
+            if size == 0:
+                raise _cut_short()
+            self.left -= size
+        return size
+
+    def _read_prefix(self, view: memoryview) -> int:
+        part, self.prefix = self.prefix[: len(view)], self.prefix[len(view) :]
+        view[: len(part)] = part
+        return len(part)
+
+    def _read_decoded(self, view: memoryview, decoder: Chunked) -> int:
+        while not self._decoded and not decoder.done:
+            data = self._connection.receive(_READ_BYTES)
+            if not data:
+                raise _cut_short()
+            self._decoded = memoryview(self._decode(data, decoder))
+        part = self._decoded[: len(view)]
+        view[: len(part)] = part
+        self._decoded = self._decoded[len(part) :]
+        return len(part)
+
+    def _decode(self, data: bytes, decoder: Chunked) -> bytes:
+        payload, used = decoder.decode(self._rest + data if self._rest else data)
+        rest = (self._rest + data)[used:]
+        self._rest = b""
+        if decoder.done:
+            self.left = 0
+            self._connection.unreceive(rest)
+        else:
+            self._rest = rest  # the beginning of a line of the chunked coding
+        return payload
+
+    def discard(self, data: bytes) -> None:
+        """Drop what data holds of the body; give back what follows it.
+
+        Raises: WireError.
+        """
+        if self._decoder is not None:
+            self._decode(data, self._decoder)
+            return
+        size = min(self.left, len(data))
+        self.left -= size
+        self._connection.unreceive(data[size:])
+
+
+def _cut_short() -> ConnectionResetError:
+    return ConnectionResetError("the client closed the connection within the body of its request")

@@ -1,0 +1,427 @@
+"""All HTTP clients of one process: accepted, read, timed, handed to handlers, let go.
+
+A worker, or the process of a server that serves alone. Clients that only wait
+cost an entry here and in the loop's epoll, neither a thread nor a process. It
+calls the hooks of socketserver in their order; it never parses and never
+writes: `wire`, `connection` and `response` do.
+"""
+
+import errno
+import re
+import select
+import socket
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from prefork import log
+from prefork.desk import Desk
+from prefork.http.adopt import Style, adopt
+from prefork.http.client import ClientSocket
+from prefork.http.connection import (
+    PREFETCHING,
+    READING,
+    RUNNING,
+    SENDING,
+    WAITING,
+    Connection,
+)
+from prefork.http.lenient import parse_anyway
+from prefork.http.pool import Pool
+from prefork.http.wire import Head, Parser, WireError
+from prefork.loop import Loop
+
+if TYPE_CHECKING:
+    from prefork.http.access import AccessLog
+    from prefork.http.limits import Limits
+
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: How often connections are looked at whose time may be up.
+SWEEP_S: Final = 0.5
+#: How soon threads are added when all are blocked and somebody waits.
+STUCK_S: Final = 0.02
+#: How long accepting pauses when descriptors or memory are short.
+SHORTAGE_S: Final = 0.1
+
+# What a request may begin with: a token (RFC 9110 §5.6.2), or an empty line.
+_HTTP_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
+_TOO_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Engine:
+    """server: whose hooks are called. loop, desk: of the thread that runs it.
+
+    alone: in a process that serves alone, not in a worker.
+    """
+
+    def __init__(self, server: Any, loop: Loop, desk: Desk, *, alone: bool = False) -> None:
+        self.server = server
+        self.loop = loop
+        self.limits: Limits = server.limits
+        self.parser = Parser(self.limits.wire)
+        self.access: AccessLog | None = None
+        self.now_s = time.monotonic()
+        self.retiring = False
+        self.taken = 0
+        self._alone = alone
+        self.closed = False
+        self._desk = desk
+        self._connections: set[Connection] = set()
+        self._listening = False
+        self._resume_s = 0.0
+        self._swept_s = self.now_s
+        self._taken_s = self.now_s
+        self._taken_before = 0
+        self._short_since_s = 0.0
+        self._hang_up_ns = 0
+        listener: socket.socket = server.socket
+        self._family, self._proto = int(listener.family), listener.proto
+        self._unix = listener.family == socket.AF_UNIX
+        self._listener = listener
+        self.pool = (
+            Pool(server.threads, self.serve, daemon=getattr(server, "daemon_threads", True))
+            if server.threads
+            else None
+        )
+        self.oneshot = 0 if self.pool is None else int(select.EPOLLONESHOT)
+        self._custom, self._process = server.process_hook()
+        self._adopt()
+        self._listen()
+
+    # -- clients come ---------------------------------------------------------
+
+    def accept(self) -> None:
+        """Take one client from the queue, if one is there."""
+        try:
+            fd, address = self._listener._accept()  # type: ignore[attr-defined] # accept() without a second object
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._accept_failed(error)
+            return
+        sock = ClientSocket(self._family, self._proto, fd)
+        # A Unix client's address is '', and BaseHTTPRequestHandler.address_string() wants a tuple.
+        connection = Connection(self, sock, ("unix", 0) if self._unix else address, self._desk)
+        sock.connection = connection
+        self._connections.add(connection)
+        if len(self._connections) >= self.limits.connections:
+            self._pause(0)
+        if self.server.RequestHandlerClass is not self._adopted.handler:
+            self._adopt()
+        connection.timeout_s = self._adopted.timeout_s
+        if connection.timeout_s is not None:
+            connection.deadline_s = self.now_s + connection.timeout_s
+        style = self._adopted.style
+        if style is Style.FAST:
+            connection.read_head()
+        elif style is Style.AT_ONCE:
+            self._hand_over(connection)
+        else:
+            connection.wait_for(WAITING, select.EPOLLIN | select.EPOLLET)
+
+    def look(self, connection: Connection) -> None:
+        """Hand a client over whose head is complete, or is none; its bytes stay in the socket."""
+        try:
+            data = socket.socket.recv(
+                connection.sock,
+                self.limits.head_bytes,
+                socket.MSG_PEEK | socket.MSG_DONTWAIT,
+            )
+        except BlockingIOError:
+            connection.wait_for(WAITING, select.EPOLLIN | select.EPOLLET)
+            return
+        except OSError:
+            data = b""
+        if not data:
+            connection.finish()
+        elif (
+            self._adopted.style is Style.FIRST_BYTE
+            or b"\n\r\n" in data
+            or b"\n\n" in data
+            or not _HTTP_START.match(data)
+            or len(data) >= self.limits.head_bytes
+        ):
+            self._hand_over(connection)
+        else:
+            if not connection.started_s:
+                connection.started_s = self.now_s
+                connection.deadline_s = self.now_s + self.limits.head_s
+            connection.wait_for(WAITING, select.EPOLLIN | select.EPOLLET)
+
+    def _hand_over(self, connection: Connection) -> None:
+        """Have a handler that reads by itself serve a client until its end."""
+        connection.unwatch()
+        connection.kept = True
+        connection.state = RUNNING
+        self.taken += 1
+        if self.pool is None:
+            self.serve(connection)
+        else:
+            self.pool.spawn(connection)
+
+    def _accept_failed(self, error: OSError) -> None:
+        """Pause when the machine is short of descriptors or memory; else the client was gone."""
+        if error.errno in _SHORTAGE:
+            if time.monotonic() - self._short_since_s > 60:
+                self._short_since_s = time.monotonic()
+                log.warning("worker.short", reason=error.strerror, clients=len(self._connections))
+            self._pause(time.monotonic() + SHORTAGE_S)
+
+    def _listen(self) -> None:
+        if not self._listening and not self.retiring and self._listener.fileno() >= 0:
+            self._listening = True
+            self.loop.listen(self._listener.fileno(), lambda _: self.accept())
+
+    def _pause(self, until_s: float) -> None:
+        """Take no client until some time, or 0: until one has gone."""
+        self._resume_s = until_s
+        if self._listening:
+            self._listening = False
+            self.loop.forget(self._listener.fileno())
+
+    def _adopt(self) -> None:
+        self._adopted = adopt(self.server.RequestHandlerClass)
+        self.server.RequestHandlerClass = self._adopted.handler
+
+    # -- requests -------------------------------------------------------------
+
+    def dispatch(self, connection: Connection) -> None:
+        """Have a request answered, when as much of its body is there as should be."""
+        if self._lacks_body(connection):
+            return
+        connection.state = RUNNING
+        self.taken += 1
+        if self._custom and connection.handler is None:
+            self._lend(connection)
+        elif self.pool is None:
+            self.serve(connection)
+        else:
+            self.pool.submit(connection)
+
+    def _lend(self, connection: Connection) -> None:
+        """Leave a client to the server's own `process_request()`, perhaps in a thread of its own.
+
+        The handler stays in `handle()` until the connection ends.
+        """
+        connection.unwatch()
+        connection.kept = True
+        connection.desk = Desk()
+        self._run(connection)
+
+    def serve(self, connection: Connection) -> None:
+        """Run the handler of a connection, and what follows, in the thread that owns it."""
+        if self._run(connection):
+            connection.advance()
+
+    def run_next(self, connection: Connection) -> bool:
+        """Answer a pipelined request; False: the connection has gone elsewhere."""
+        if self._lacks_body(connection):
+            return False
+        connection.state = RUNNING
+        return self._run(connection)
+
+    def parse_anyway(self, data: bytes) -> Head | None:
+        """Return the head that the stdlib would see where RFC 9112 sees none, if it is to count."""
+        if not self._alone:
+            return None
+        cls = self._adopted.handler
+        version = getattr(getattr(cls, "func", cls), "default_request_version", "HTTP/0.9")
+        return parse_anyway(self.parser, data, version)
+
+    def later(self, connection: Connection) -> None:
+        """Go on with a client after others have had their turn."""
+        if self.pool is None:
+            self.loop.soon(connection.advance)
+        else:
+            connection.advance()
+
+    def _lacks_body(self, connection: Connection) -> bool:
+        head = connection.head
+        if head is None or not head.length:
+            return False
+        missing = head.length > len(connection.buffer)
+        if not missing or head.length > self.limits.prefetch_bytes or head.expects_continue:
+            return False
+        connection.deadline_s = self.now_s + connection.stall_s(self.limits.body_stall_s)
+        connection.wait_for(PREFETCHING, select.EPOLLIN)
+        return True
+
+    def _run(self, connection: Connection) -> bool:
+        """Call the handler; tell whether the engine goes on with the connection."""
+        desk = connection.desk
+        desk.begin()
+        try:
+            handler = connection.handler
+            if handler is None:
+                return self._begin(connection)
+            connection.parked = False
+            try:
+                handler.handle()
+            except Exception:
+                connection.over = connection.parked = True
+                self.server.handle_error(connection.sock, connection.address)
+            except BaseException:
+                connection.over = connection.parked = True
+                self.end(connection)
+                raise
+            else:
+                connection.parked = True
+            return not connection.abandoned
+        finally:
+            desk.end()
+
+    def _begin(self, connection: Connection) -> bool:
+        """Call the hooks of socketserver for a client's first request."""
+        server, sock, address = self.server, connection.sock, connection.address
+        try:
+            if server.verify_request(sock, address):
+                self._process(sock, address)
+                if not connection.parked and not self._custom:
+                    server.shutdown_request(sock)
+            else:
+                server.shutdown_request(sock)
+        except Exception:
+            server.handle_error(sock, address)
+            server.shutdown_request(sock)
+        except BaseException:
+            server.shutdown_request(sock)
+            raise
+        return connection.parked
+
+    # -- clients go -----------------------------------------------------------
+
+    def end(self, connection: Connection) -> None:
+        """End a connection: the handler's `finish()`, then the server's hooks."""
+        if not connection.parked:
+            connection.close_soon()
+            return
+        connection.parked = False
+        sock, address = connection.sock, connection.address
+        try:
+            connection.handler.finish()
+        except Exception:
+            self.server.handle_error(sock, address)
+        finally:
+            self.server.shutdown_request(sock)
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection is closed, or not the engine's any more."""
+        self._connections.discard(connection)
+
+    def retire(self) -> None:
+        """Take no more clients; every answer is its connection's last."""
+        self._pause(0)
+        self.retiring = True
+
+    def any_left(self) -> bool:
+        """Tell whether a client is still in hand."""
+        return bool(self._connections)
+
+    def any_sending(self) -> bool:
+        """Tell whether an answer has not been sent to its end."""
+        return any(c.state == SENDING for c in list(self._connections))
+
+    def is_busy(self) -> bool:
+        """Tell whether a handler runs."""
+        return any(c.state == RUNNING for c in list(self._connections))
+
+    def hang_up_idle(self, idle_ns: int) -> None:
+        """Let go, in the next tick, of clients that have been idle for so long.
+
+        It may be called by a signal handler. Handlers that wait for their
+        client in this very thread are told at once.
+        """
+        self._hang_up_ns = idle_ns
+        for connection in list(self._connections):
+            if connection.kept and connection.idle:
+                try:
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RD)
+                except OSError:
+                    continue  # the client was faster; the handler will see
+
+    def close(self) -> None:
+        """Finish: nobody is left who may be waited for, but handlers that still run."""
+        self._pause(0)
+        self.closed = True
+        for connection in list(self._connections):
+            if connection.state != RUNNING:
+                connection.abort()
+                connection.close()
+        if self.pool is not None:
+            self.pool.close()
+        if self.access is not None:
+            self.access.flush()
+
+    # -- time -----------------------------------------------------------------
+
+    @property
+    def wait_s(self) -> float:
+        """How long the loop may wait before the next tick, in seconds."""
+        if self.pool is not None and self.pool.is_stuck():
+            return STUCK_S
+        timeout_s = self._adopted.timeout_s
+        return SWEEP_S if timeout_s is None else min(SWEEP_S, max(STUCK_S, timeout_s / 4))
+
+    def oldest_sign_of_life_ns(self, now_ns: int) -> int:
+        """Return when the thread that has been silent longest showed life; now if none."""
+        return now_ns if self.pool is None else self.pool.oldest_sign_of_life_ns(now_ns)
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due; called at least every `wait_s` seconds."""
+        self.now_s = now_s
+        if self.access is not None:
+            self.access.flush()
+        if self.pool is not None and self.pool.is_stuck():
+            self.pool.grow()
+        if not self._listening and not self.retiring:
+            full = len(self._connections) >= self.limits.connections
+            if not full and now_s >= self._resume_s:
+                self._listen()
+        if now_s - self._swept_s >= min(SWEEP_S, self.wait_s):
+            self._swept_s = now_s
+            self._sweep(now_s)
+        if self._hang_up_ns:
+            self._hang_up(self._hang_up_ns / 1e9)
+        if not self._alone:
+            self._time_out(now_s)
+
+    def _time_out(self, now_s: float) -> None:
+        """Call `handle_timeout()` as `handle_request()` does, after a time without a request."""
+        if self.taken != self._taken_before:
+            self._taken_before = self.taken
+            self._taken_s = now_s
+        timeout_s = self.server.timeout
+        if timeout_s is not None and now_s - self._taken_s >= timeout_s:
+            self._taken_s = now_s
+            self.server.handle_timeout()
+
+    def _sweep(self, now_s: float) -> None:
+        for connection in list(self._connections):
+            if connection.deadline_s <= now_s and connection.state != RUNNING:
+                self._expire(connection)
+
+    def _expire(self, connection: Connection) -> None:
+        """Lose patience with a client."""
+        state = connection.state
+        if state == WAITING:
+            if connection.started_s:
+                connection.send(_TOO_LATE)
+            connection.finish()
+        elif state in (READING, PREFETCHING) and connection.timeout_s is not None:
+            connection.refuse(TimeoutError("timed out"))
+            self.dispatch(connection)
+        elif state == PREFETCHING or (state == READING and connection.buffer):
+            connection.refuse(WireError(HTTPStatus.REQUEST_TIMEOUT, "", b""))
+            self.dispatch(connection)
+        elif state == READING:
+            connection.finish()
+        else:
+            connection.abort()
+            connection.close()
+
+    def _hang_up(self, idle_s: float) -> None:
+        for connection in list(self._connections):
+            if connection.state in (READING, WAITING) and not connection.buffer:
+                idle_since_s = connection.deadline_s - connection.stall_s(self.limits.keep_alive_s)
+                if self.now_s - idle_since_s >= idle_s:
+                    connection.finish()

@@ -1,0 +1,452 @@
+"""The hooks of a handler, done faster: what `adopt` puts in the place of the stdlib's.
+
+A worker, in the thread of the handler. Each does what the stdlib's function of
+that name does, as far as a handler can tell; where the object is not one of the
+engine's (a socket that was replaced, a method put into the instance), it calls
+the stdlib's.
+"""
+
+import contextlib
+import http.client
+import io
+import re
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any, Final
+
+from prefork.http.body import ENDLESS, Body
+from prefork.http.client import ClientSocket
+from prefork.http.response import HEAD
+from prefork.http.wire import Head, Parser, WireError, WireLimits
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+
+_Stdlib: Final = BaseHTTPRequestHandler
+_NAME: Final = "_prefork_connection"
+_INLINED: Final = frozenset(
+    {"send_response_only", "send_header", "version_string", "date_time_string", "responses"}
+)
+_LINE_ENDERS: Final = re.compile(r"[\r\n\0]")  # RFC 9110 §5.5
+_IRREGULAR: Final = re.compile(rb"\ncontent-type:[ \t]*(?:multipart|message)/", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What a class wants to be asked about, because it overrides the hook."""
+
+    parse_request: bool
+    handle_expect_100: bool
+    logs: bool
+
+
+class _Cache:
+    """Lines of heads that recur, built once; of this second, where they tell the time."""
+
+    def __init__(self) -> None:
+        self._headers: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self._statuses: dict[Any, tuple[bytes, bytes]] = {}
+        self._second = 0
+        self._date = b""
+
+    def date(self) -> bytes:
+        """Return the Date line of now (RFC 9110 §6.6.1)."""
+        second = int(time.time())
+        if second != self._second:
+            self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
+            self._second = second
+        return self._date
+
+    def header(self, keyword: Any, value: Any) -> tuple[bytes, str]:
+        """Return a header's line, and its name if that name means something here.
+
+        Raises: ValueError for CR, LF or NUL; UnicodeEncodeError.
+        """
+        plain = type(value) is str and type(keyword) is str  # 1 and True are one key
+        if plain:
+            found = self._headers.get((keyword, value))
+            if found is not None:
+                return found
+        text = f"{keyword}: {value}"
+        if _LINE_ENDERS.search(text):
+            raise ValueError(f"CR, LF or NUL in the header {keyword!r}: {value!r}")
+        name = keyword.lower()
+        found = (
+            f"{text}\r\n".encode("latin-1"),
+            name if name in ("connection", "server", "date") else "",
+        )
+        if plain and len(text) < 256:
+            if len(self._headers) >= 1024:
+                self._headers.clear()
+            self._headers[keyword, value] = found
+        return found
+
+    def status(self, handler: Any, code: Any, message: str | None) -> tuple[bytes, bytes]:
+        """Return the status line, and the Server line.
+
+        Raises: as `header()`.
+        """
+        key = (code, message, handler.protocol_version, handler.server_version, handler.sys_version)
+        found = self._statuses.get(key)
+        if found is not None:
+            return found
+        if message is None:
+            message = handler.responses[code][0] if code in handler.responses else ""
+        if _LINE_ENDERS.search(message):
+            raise ValueError(f"CR, LF or NUL in the message of status {code:d}: {message!r}")
+        line = f"{handler.protocol_version} {code:d} {message}\r\n".encode("latin-1")
+        found = line, self.header("Server", handler.version_string())[0]
+        if len(self._statuses) >= 1024:
+            self._statuses.clear()
+        self._statuses[key] = found
+        return found
+
+
+_CACHE: Final = _Cache()
+
+# For handlers that read by themselves: http.client's sizes.
+_STRICT_LIMITS: Final = WireLimits(line_bytes=65536, field_bytes=65536, head_bytes=1 << 18)
+_STRICT: Final = Parser(_STRICT_LIMITS)
+_NOTHING: Final = {"command": "", "path": "", "request_version": "", "close_connection": True}
+
+
+# -- attributes that are made when they are wanted ----------------------------
+
+
+class LazyRfile:
+    """`rfile`: a BufferedReader over the body of the request in hand."""
+
+    def __get__(self, handler: Any, owner: type | None = None) -> Any:
+        if handler is None:
+            return self
+        connection = _connection(handler)
+        if connection is None or connection.abandoned:
+            raise AttributeError(f"{type(handler).__name__!r} object has no attribute 'rfile'")
+        body = connection.body
+        if body is None:
+            body = Body(connection, 0)
+        rfile = handler.__dict__["rfile"] = connection.rfile = io.BufferedReader(body)
+        return rfile
+
+
+class LazyHeaders:
+    """`headers`: an HTTPMessage of the request in hand."""
+
+    def __get__(self, handler: Any, owner: type | None = None) -> Any:
+        if handler is None:
+            return self
+        connection = _connection(handler)
+        if connection is None:
+            raise AttributeError(f"{type(handler).__name__!r} object has no attribute 'headers'")
+        head = connection.head
+        message = handler.MessageClass() if head is None else _message(handler, head)
+        handler.__dict__["headers"] = message
+        return message
+
+
+def _message(handler: Any, head: Head) -> Any:
+    if handler.MessageClass is not http.client.HTTPMessage or _IRREGULAR.search(head.block):
+        return http.client.parse_headers(io.BytesIO(head.block), handler.MessageClass)
+    message: Any = http.client.HTTPMessage()
+    message._headers = list(head.fields)
+    message._payload = ""  # as the parser leaves it
+    return message
+
+
+# -- socketserver's hooks ------------------------------------------------------
+
+
+def setup(self: Any) -> None:
+    """Connect the handler with its client."""
+    request = self.request
+    connection = request.connection if type(request) is ClientSocket else None
+    if connection is None or connection.handler is not None:
+        _Stdlib.setup(self)
+        return
+    members = self.__dict__
+    members["connection"] = request
+    members[_NAME] = connection
+    connection.handler = self
+    if self.timeout is not None:
+        request.settimeout(self.timeout)
+        connection.timeout_s = self.timeout
+    if self.wbufsize == 0:
+        members["wfile"] = connection.response
+    else:
+        size = self.wbufsize if self.wbufsize > 0 else io.DEFAULT_BUFFER_SIZE
+        members["wfile"] = io.BufferedWriter(connection.response, size)
+
+
+def finish(self: Any) -> None:
+    """Clean up; while the client stays there is nothing to clean."""
+    connection = _connection(self)
+    if connection is not None and not connection.kept and not connection.over:
+        connection.parked = True
+        return
+    if connection is None or connection.abandoned or "rfile" in self.__dict__:
+        _Stdlib.finish(self)
+        return
+    wfile = self.wfile
+    if not wfile.closed:
+        with contextlib.suppress(OSError):  # the client has gone; as the stdlib does
+            wfile.flush()
+    wfile.close()
+
+
+def handle(self: Any) -> None:
+    """Handle one request, and be called again for the next; or all, if the engine cannot."""
+    self.close_connection = True
+    self.handle_one_request()
+    connection = _connection(self)
+    if connection is None or connection.kept or connection.abandoned:
+        while not self.close_connection:
+            self.handle_one_request()
+
+
+# -- one request ---------------------------------------------------------------
+
+
+def handle_one_request(self: Any) -> None:
+    """Dispatch one request to its method."""
+    members = self.__dict__
+    connection = members.get(_NAME)
+    if connection is None or connection.abandoned:
+        _Stdlib.handle_one_request(self)
+        return
+    try:
+        if not connection.fresh and not connection.await_head():
+            self.close_connection = True
+            connection.over = True
+            return
+        members.pop("headers", None)
+        connection.begin_request()
+        if connection.head is None:
+            _refuse(self, connection)
+        else:
+            _dispatch(self, connection)
+    except TimeoutError as error:
+        _time_out(self, connection, error)
+    except WireError as error:  # in a chunked body
+        connection.error = error
+        if connection.response.mode == HEAD:
+            self.send_error(error.status, error.reason or None)
+        connection.over = True
+    except Exception:
+        _fail(self, connection)
+        raise
+    finally:
+        _complete(self, connection)
+
+
+def _dispatch(self: Any, connection: "Connection") -> None:
+    head = connection.head
+    assert head is not None  # noqa: S101 # the caller has looked
+    members = self.__dict__
+    members.update(head.attributes)
+    if self.protocol_version < "HTTP/1.1":
+        members["close_connection"] = True
+    asks = self._prefork_asks
+    if asks.parse_request:
+        connection.replay()
+        if not self.parse_request():
+            return
+    elif head.expects_continue and (asks.handle_expect_100 or "handle_expect_100" in members):
+        connection.invited = True
+        if not self.handle_expect_100():
+            return
+    name = head.method_name if self.command == head.method else f"do_{self.command}"
+    method = getattr(self, name, None)
+    if method is None:
+        _refuse_method(self)
+    else:
+        method()
+    wfile = self.wfile
+    if wfile is not connection.response:
+        wfile.flush()
+
+
+def _refuse_method(self: Any) -> None:
+    """Say that there is no such method: 405 where the handler says what it allows, else 501."""
+    allowed = getattr(self, "allowed_methods", None)
+    if not allowed:
+        self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
+        return
+    self.log_error("code %d, message %s", 405, "Method Not Allowed")
+    self.send_response(HTTPStatus.METHOD_NOT_ALLOWED)
+    self.send_header("Allow", ", ".join(allowed))  # RFC 9110 §15.5.6
+    self.send_header("Connection", "close")
+    self.send_header("Content-Length", "0")
+    self.end_headers()
+
+
+def _refuse(self: Any, connection: "Connection") -> None:
+    """Answer what was no request."""
+    error = connection.error
+    line = error.request_line if isinstance(error, WireError) else b""
+    self.__dict__.update(
+        raw_requestline=line,
+        requestline=line.decode("latin-1"),
+        request_version="",
+        command="",
+        path="",
+        close_connection=True,
+    )
+    connection.over = True
+    if isinstance(error, WireError):
+        self.send_error(error.status, error.reason or None)
+    elif error is not None:
+        raise error
+
+
+def _time_out(self: Any, connection: "Connection", error: TimeoutError) -> None:
+    """Do as the stdlib: log, and close."""
+    connection.failing = connection.over = True
+    self.log_error("Request timed out: %r", error)
+    self.close_connection = True
+    reading = connection.body is not None and connection.body.left not in (0, ENDLESS)
+    if reading and connection.response.mode == HEAD and self.timeout is None:
+        connection.failing = False
+        self.send_error(HTTPStatus.REQUEST_TIMEOUT)
+
+
+def _fail(self: Any, connection: "Connection") -> None:
+    """After an exception: 500 if nothing has been said yet, else drop the connection."""
+    connection.over = True
+    self.close_connection = True
+    if connection.abandoned:
+        return
+    if connection.response.mode != HEAD:
+        connection.failing = True
+        return
+    members = self.__dict__
+    members.pop("_headers_buffer", None)
+    connection.response.begin()
+    try:
+        self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+    except Exception:
+        connection.failing = True  # its own send_error() fails, too, or the client has gone
+
+
+def _complete(self: Any, connection: "Connection") -> None:
+    members = self.__dict__
+    if connection.rfile is not None:
+        if members.get("rfile") is connection.rfile:
+            del members["rfile"]
+        connection.rfile = None
+    if connection.abandoned:
+        return
+    try:
+        connection.complete()
+        if connection.kept:
+            connection.settle()
+    except OSError:
+        connection.over = True  # the client has gone, or does not read
+    if connection.over:
+        self.close_connection = True
+    access = connection.engine.access
+    if access is not None and not self._prefork_asks.logs:
+        connection.log(access)
+
+
+# -- the head of an answer -------------------------------------------------------
+
+
+def send_response(self: Any, code: Any, message: str | None = None) -> None:
+    """Put the status line, Server and Date into the buffer, and log the request."""
+    members = self.__dict__
+    if not _INLINED.isdisjoint(members):
+        _Stdlib.send_response(self, code, message)
+        return
+    self.log_request(code)
+    status, server = _CACHE.status(self, code, message)
+    lines = (status, server, _CACHE.date())
+    buffer = members.get("_headers_buffer")
+    if buffer is None:
+        members["_headers_buffer"] = list(lines)
+    else:
+        buffer.extend(lines)
+
+
+def send_header(self: Any, keyword: str, value: Any) -> None:
+    """Put a header into the buffer.
+
+    Raises: ValueError if it has a CR, LF or NUL in it.
+    """
+    line, name = _CACHE.header(keyword, value)
+    members = self.__dict__
+    buffer = members.get("_headers_buffer")
+    if buffer is None:
+        buffer = members["_headers_buffer"] = []
+    if name:
+        if name != "connection":
+            start = f"{name}:".encode()
+            buffer[:] = [one for one in buffer if not one.lower().startswith(start)]
+        elif value.lower() == "close":
+            self.close_connection = True
+        elif value.lower() == "keep-alive":
+            self.close_connection = False
+    buffer.append(line)
+
+
+def end_headers(self: Any) -> None:
+    """End the head, and send it."""
+    members = self.__dict__
+    if "flush_headers" in members:
+        _Stdlib.end_headers(self)
+        return
+    buffer = self._headers_buffer
+    buffer.append(b"\r\n")
+    self.wfile.write(b"".join(buffer))
+    members["_headers_buffer"] = []
+
+
+def log_request(self: Any, code: Any = "-", size: Any = "-") -> None:
+    """Log a request; where the server keeps an access log, that has it at the answer's end."""
+    connection = _connection(self)
+    if connection is None or connection.engine.access is None:
+        _Stdlib.log_request(self, code, size)
+
+
+# -- for handlers that read by themselves ------------------------------------------
+
+
+def parse_request(self: Any) -> bool:
+    """Parse a request from `raw_requestline` and `rfile`, as strictly as the engine does."""
+    members = self.__dict__
+    members.update(_NOTHING)
+    members["requestline"] = self.raw_requestline.decode("latin-1").rstrip("\r\n")
+    try:
+        head = _read_head(self)
+    except WireError as error:
+        self.send_error(error.status, error.reason or None)
+        return False
+    if head is None:
+        return False
+    members.update(head.attributes)
+    modern = self.protocol_version >= "HTTP/1.1"
+    if not modern:
+        members["close_connection"] = True
+    self.headers = _message(self, head)
+    return not (head.expects_continue and modern) or bool(self.handle_expect_100())
+
+
+def _read_head(self: Any) -> Head | None:
+    """Read on after the request line; None: the client has gone before the end."""
+    lines = [self.raw_requestline]
+    size = len(lines[0])
+    _STRICT.parse(lines[0])  # refuse at once what will never be a head
+    while size <= _STRICT_LIMITS.head_bytes:
+        line = self.rfile.readline(_STRICT_LIMITS.head_bytes + 1)
+        lines.append(line)
+        size += len(line)
+        if line in (b"\r\n", b"\n", b""):
+            break
+    return _STRICT.parse(b"".join(lines))
+
+
+def _connection(self: Any) -> "Connection | None":
+    connection: Connection | None = self.__dict__.get(_NAME)
+    return connection

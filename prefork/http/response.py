@@ -1,0 +1,196 @@
+"""One client's answers: the `wfile` of its handlers, which keeps the framing right.
+
+A worker. It reads the head that a handler writes, by whatever means, and sees
+to it that the client finds the end of the answer: by Content-Length, by chunks
+that it makes itself, or by the end of the connection. It never waits for more
+than the room for what is written, and never touches the socket but by its
+connection.
+"""
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+
+# How the body is framed. Plain numbers: they are looked at in each write.
+HEAD: Final = 0  #: no final head has been written yet
+LENGTH: Final = 1  #: Content-Length
+CHUNKED: Final = 2  #: chunks, made here
+NONE: Final = 3  #: no body may follow: HEAD, 204, 304 (RFC 9112 §6.3)
+CLOSE: Final = 4  #: until the end of the connection
+OWN: Final = 5  #: the handler has said Transfer-Encoding, and makes the chunks itself
+RAW: Final = 6  #: no HTTP/1.x, or a tunnel: bytes as they come, until the end
+
+_HEAD_END: Final = b"\r\n\r\n"
+#: What a handler may write before the end of its head is seen.
+_HEAD_MOST: Final = 1 << 16
+
+
+class Response(io.BufferedIOBase):
+    """Lives as long as its connection; `begin()` makes it ready for the next request.
+
+    mode: of the body. status: of the final head, 0 before it. sent: bytes of body.
+    close: whether the connection must end with this answer.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection: Any = connection
+        self.begin()
+
+    def begin(self) -> None:
+        """Start an answer."""
+        self.mode = HEAD
+        self.status = 0
+        self.sent = 0
+        self.left = 0
+        self.close_after = False
+        self._partial = b""
+
+    # -- what handlers call -------------------------------------------------
+
+    def writable(self) -> bool:
+        """Tell that it is."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return int(self._connection.sock.fileno())
+
+    def write(self, data: Any, /) -> int:
+        """Send data, or keep what the client has no room for; return the number of bytes.
+
+        Raises: OSError when the client has gone, TimeoutError when it stalls.
+        """
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        size = len(data)
+        mode = self.mode
+        if mode == LENGTH:
+            if size > self.left:
+                data = data[: self.left]  # more would be taken for the next answer
+                self.close_after = True
+            self.left -= min(size, self.left)
+            self._connection.send(data)
+        elif mode == HEAD:
+            self._write_head(data)
+            return size
+        elif mode == CHUNKED:
+            if size:
+                self._connection.send(b"%x\r\n%b\r\n" % (size, data))
+        elif mode != NONE:
+            self._connection.send(data)
+        self.sent += size
+        return size
+
+    # -- the head -----------------------------------------------------------
+
+    def _write_head(self, data: bytes) -> None:
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        if data[:7] != b"HTTP/1." and not b"HTTP/1.".startswith(data):
+            self._go_raw(data)
+            return
+        end = data.find(_HEAD_END) + 4
+        if end == 3:
+            if len(data) > _HEAD_MOST:
+                self._go_raw(data)
+            else:
+                self._partial = data
+            return
+        head = data if end == len(data) else data[:end]
+        if data[9:10] == b"1":  # an interim answer (RFC 9110 §15.2)
+            self._connection.send(head)
+            if data[9:12] == b"101":
+                self.status = 101
+                self._open_tunnel()
+        else:
+            more = self._frame(head)
+            if end == len(data) and more:
+                self._connection.send_more(self._head)
+            else:
+                self._connection.send(self._head)
+        if end < len(data):
+            self.write(data[end:])
+
+    def _frame(self, head: bytes) -> bool:
+        """Decide how the body's end is told, and say so in the head; tell whether one follows."""
+        connection = self._connection
+        status = head[9:12]
+        self.status = int(status) if status.isdigit() else 0
+        request = connection.head
+        fields = head.lower()
+        says_connection = fields.find(b"\r\nconnection:")
+        keep = not connection.must_close()
+        if (
+            says_connection >= 0
+            and b"close" in fields[says_connection : fields.index(b"\r\n", says_connection + 2)]
+        ):
+            keep = False
+        extra = b""
+        if request is not None and request.method == "CONNECT" and status[:1] == b"2":
+            self._open_tunnel()
+            self._head = head
+            return False
+        if status in (b"204", b"304") or (request is not None and request.method == "HEAD"):
+            self.mode = NONE
+        elif (length := _content_length(fields)) is not None:
+            self.mode = LENGTH
+            self.left = length
+        elif b"\r\ntransfer-encoding:" in fields:
+            self.mode = OWN
+        elif keep and request is not None and request.version == "HTTP/1.1" and head[7:8] == b"1":
+            self.mode = CHUNKED
+            extra = b"Transfer-Encoding: chunked\r\n"
+        else:
+            self.mode = CLOSE
+            keep = False
+        if says_connection < 0 and request is not None:
+            if not keep and head[7:8] == b"1":
+                extra += b"Connection: close\r\n"
+            elif keep and request.version == "HTTP/1.0":
+                extra += b"Connection: keep-alive\r\n"  # 1.0 clients want to be told
+        self.close_after = not keep
+        self._head = head[:-2] + extra + b"\r\n" if extra else head
+        return self.mode != NONE and not (self.mode == LENGTH and self.left == 0)
+
+    def _open_tunnel(self) -> None:
+        self.mode = RAW
+        self.close_after = True
+        self._connection.open_tunnel()
+
+    def _go_raw(self, data: bytes) -> None:
+        self.mode = RAW
+        self.close_after = True
+        self.sent += len(data)
+        self._connection.send(data)
+
+    # -- the end ------------------------------------------------------------
+
+    def end(self) -> None:
+        """Finish the answer after the handler has returned.
+
+        One that lacks something it has promised ends the connection, so that
+        the client sees that it is incomplete.
+        """
+        if self.mode == CHUNKED:
+            self._connection.send(b"0\r\n\r\n")
+        elif self.mode == LENGTH:
+            if self.left:
+                self.close_after = True
+        elif self.mode == HEAD:
+            if self._partial:
+                self._go_raw(self._partial)
+            self.close_after = True
+        elif self.mode in (CLOSE, RAW):
+            self.close_after = True
+
+
+def _content_length(fields: bytes) -> int | None:
+    """Return the Content-Length of a head in lower case; None: there is none that is one."""
+    start = fields.find(b"\r\ncontent-length:")
+    if start < 0:
+        return None
+    text = fields[start + 17 : fields.index(b"\r\n", start + 17)].strip(b" \t")
+    return int(text) if text.isdigit() and len(text) <= 18 else None

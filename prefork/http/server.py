@@ -1,0 +1,236 @@
+"""`HTTPServer` and `ThreadingHTTPServer`: the stdlib's, on the engine.
+
+Any process: alone by `serve_forever()` or `handle_request()`, as in the stdlib,
+or in each worker behind PreforkMixIn. Where a subclass changes how clients are
+accepted (`get_request`, TLS around `socket`, ForkingMixIn), it gets the stdlib's
+own way of serving, and loses nothing but speed.
+"""
+
+import contextlib
+import http.server
+import os
+import select
+import socket
+import socketserver
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefork import log
+from prefork.desk import Desk
+from prefork.http.adopt import defines
+from prefork.http.client import ClientSocket
+from prefork.http.engine import Engine
+from prefork.http.limits import Limits
+from prefork.loop import Loop
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+
+_Process = Callable[[Any, Any], None]
+
+
+class HTTPServer(http.server.HTTPServer):
+    """Handlers run one at a time, in the thread that serves; clients that only wait cost nothing.
+
+    It takes the stdlib's arguments and calls its hooks: `verify_request`,
+    `process_request`, `finish_request`, `handle_error`, `shutdown_request`,
+    `service_actions`, `handle_timeout`. `verify_request` and those after it are
+    called when the head of a client's first request is complete. A handler
+    that overrides `handle`, `handle_one_request`, `setup` or `finish` keeps the
+    thread until its client has gone, as in the stdlib.
+    """
+
+    request_queue_size = 2048  # the stdlib's 5 loses clients for a second in any burst
+    allow_reuse_port = False  # 3.14 switches it on, and a port in use would go unnoticed
+
+    #: How many threads may run handlers; 0: the loop's own, one request at a time.
+    threads: ClassVar[int] = 0
+    #: How long and how large anything of a client may be.
+    limits: ClassVar[Limits] = Limits()
+
+    _engine: Engine | None = None
+    _loop: Loop | None = None
+    _waker: tuple[int, int] | None = None
+
+    def server_bind(self) -> None:
+        """Bind; what is accepted will have TCP_NODELAY."""
+        if self.address_family != socket.AF_UNIX:
+            # Accepted sockets inherit it. Head and body are often written apart, and with Nagle's
+            # algorithm the body on a kept connection waits 40 ms for the client's delayed ACK.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        super().server_bind()
+
+    # -- in a worker ----------------------------------------------------------
+
+    def open_engine(self, loop: Loop, desk: Desk) -> Engine | None:
+        """Return what serves this server's clients in a worker's loop; None: `handle_request()`."""
+        if not self._has_plain_hooks():
+            return None
+        self._engine = Engine(self, loop, desk)
+        return self._engine
+
+    def process_hook(self) -> tuple[bool, _Process]:
+        """Return what a first request is given to, and whether it is the program's own."""
+        process = defines(self, "process_request")
+        if process is socketserver.ThreadingMixIn.process_request:
+            thread = defines(self, "process_request_thread")
+            if thread is not socketserver.ThreadingMixIn.process_request_thread:
+                return True, self.process_request_thread  # type: ignore[attr-defined] # the mix-in's
+        elif process is not socketserver.BaseServer.process_request:
+            return True, self.process_request
+        return False, self.finish_request
+
+    def _has_plain_hooks(self) -> bool:
+        return (
+            type(self.socket) is socket.socket
+            and defines(self, "get_request") is socketserver.TCPServer.get_request
+            and not hasattr(self, "active_children")  # ForkingMixIn's
+        )
+
+    # -- alone ----------------------------------------------------------------
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve until `shutdown()`; call `service_actions()` every poll_interval seconds."""
+        if not self._has_plain_hooks():
+            super().serve_forever(poll_interval)
+            return
+        flags: Any = self
+        flags._BaseServer__is_shut_down.clear()
+        try:
+            engine, loop = self._open()
+            while not flags._BaseServer__shutdown_request:
+                loop.turn(min(poll_interval, engine.wait_s))
+                if flags._BaseServer__shutdown_request:
+                    break
+                engine.tick(time.monotonic())
+                self.service_actions()
+            self._settle()
+        finally:
+            flags._BaseServer__shutdown_request = False
+            self._close_engine()
+            flags._BaseServer__is_shut_down.set()
+
+    def shutdown(self) -> None:
+        """End `serve_forever()`, which runs in another thread, and wait for it."""
+        flags: Any = self
+        flags._BaseServer__shutdown_request = True
+        waker = self._waker
+        if waker is not None:
+            os.eventfd_write(waker[0], 1)
+        super().shutdown()
+
+    def handle_request(self) -> None:
+        """Answer one request, or call `handle_timeout()` after `timeout` seconds without any.
+
+        A client that stays connected is heard again in the next call.
+        """
+        if not self._has_plain_hooks():
+            super().handle_request()
+            return
+        engine, loop = self._open()
+        times = [t for t in (self.socket.gettimeout(), self.timeout) if t is not None]
+        limit_s = time.monotonic() + min(times) if times else None
+        before = engine.taken
+        while engine.taken == before:
+            wait_s = engine.wait_s
+            if limit_s is not None:
+                left_s = limit_s - time.monotonic()
+                if left_s <= 0:
+                    self.handle_timeout()
+                    return
+                wait_s = min(wait_s, left_s)
+            loop.turn(wait_s)
+            engine.tick(time.monotonic())
+        self._settle()
+
+    def server_close(self) -> None:
+        """Close the listening socket and every client's."""
+        self._close_engine()
+        super().server_close()
+
+    def _open(self) -> tuple[Engine, Loop]:
+        if self._engine is not None and self._loop is not None:
+            return self._engine, self._loop
+        loop = Loop()
+        # The thread that serves must not wait in accept() for a client that has gone again.
+        os.set_blocking(self.socket.fileno(), False)
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), self.socket.fileno()
+        loop.watch(self._waker[0], select.EPOLLIN, self._on_woken)
+        self._loop, self._engine = loop, Engine(self, loop, Desk(), alone=True)
+        return self._engine, loop
+
+    def _on_woken(self, _mask: int) -> None:
+        if self._waker is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._waker[0])
+
+    def _settle(self) -> None:
+        """Go on until every answer has been sent: nobody else would."""
+        engine, loop = self._open()
+        while engine.any_sending():
+            loop.turn(engine.wait_s)
+            engine.tick(time.monotonic())
+
+    def _close_engine(self) -> None:
+        engine, loop, waker = self._engine, self._loop, self._waker
+        if engine is None or loop is None or waker is None:
+            return
+        self._waker = self._engine = self._loop = None
+        engine.close()
+        loop.close()
+        os.close(waker[0])
+        if self.socket.fileno() == waker[1]:  # else it is closed already
+            os.set_blocking(waker[1], self.socket.gettimeout() is None)
+
+    # -- clients --------------------------------------------------------------
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a client's connection, when all has been sent that its handler has written."""
+        connection = _connection_of(request)
+        if connection is None:
+            super().shutdown_request(request)
+        elif not connection.parked:  # else its handler is wanted again
+            connection.close_soon()
+
+    def close_request(self, request: Any) -> None:
+        """Close a client's connection."""
+        connection = _connection_of(request)
+        if connection is None:
+            super().close_request(request)
+        elif not connection.parked:
+            connection.close_soon()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print the client, its request, and the traceback to stderr, and go on."""
+        connection = _connection_of(request)
+        line = getattr(connection and connection.handler, "requestline", "")
+        lines = ["-" * 40, f"Exception occurred during processing of request from {client_address}"]
+        if line:
+            lines.append(f"Request: {log.printable(line)}")
+        lines += [traceback.format_exc().rstrip("\n"), "-" * 40]
+        sys.stderr.write("\n".join([*lines, ""]))
+
+
+class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer):
+    """Handlers run in threads: a few, and more while they block.
+
+    As in the stdlib a handler that waits holds up nobody; but clients that are
+    silent, slow with their request, or slow to take a file have no thread.
+    """
+
+    daemon_threads = True
+    threads = 512
+
+    def server_close(self) -> None:
+        """Close the listening socket, and wait for threads that are no daemons."""
+        pool = self._engine.pool if self._engine is not None else None
+        super().server_close()
+        if pool is not None and self.block_on_close and not self.daemon_threads:
+            pool.join()
+
+
+def _connection_of(request: Any) -> "Connection | None":
+    return request.connection if isinstance(request, ClientSocket) else None

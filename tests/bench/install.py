@@ -1,0 +1,39 @@
+"""What the peers need: which packages, which versions are there, and how to get them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+from commands import DEBIAN_PACKAGES, ROOT, nginx_program
+
+
+def requirements() -> list[str]:
+    """Return the extra `[bench]` of this checkout."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project["optional-dependencies"].get("bench", [])
+
+
+def packages() -> list[str]:
+    return [re.match(r"[\w.-]+", requirement)[0] for requirement in requirements()]
+
+
+def nginx_version() -> str:
+    program = nginx_program()
+    if program is None:
+        return "missing"
+    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
+    return said.partition("/")[2].strip()
+
+
+def install() -> None:
+    """Get what is missing; what cannot be had is told by pip or apt, and missing in the tables."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        command = ["apt-get", "-qq", "-y", "--no-install-recommends", "install", *DEBIAN_PACKAGES]
+        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "-qq", "update"], check=False)
+        subprocess.run(command, env=quiet, stdin=subprocess.DEVNULL, check=False)
+    for requirement in requirements():  # one by one: what does not build holds up nothing else
+        subprocess.run([sys.executable, "-m", "pip", "-q", "install", requirement], check=False)
