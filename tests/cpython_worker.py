@@ -30,7 +30,7 @@ class Suite:
 
 SUITES = {
     "socketserver": Suite(("test.test_socketserver",), 21),
-    "httpservers": Suite(("test.test_httpservers",), 70),
+    "httpservers": Suite(("test.test_httpservers",), 60),
     # What else derives from http.server's classes. Left out: what never talks to them, and ten of
     # the eleven tests of MultiPathServerTestCase, each of which waits three seconds for itself.
     "xmlrpc": Suite(

@@ -11,12 +11,12 @@ import http.client
 import http.server
 import socketserver
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from prefork.http import folder, handler, hooks
+from prefork.http import folder, handler, heads, hooks, lazy
 
 
 class Style(Enum):
@@ -65,9 +65,9 @@ _FAST: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
     "finish": (hooks.finish, ()),
     "handle": (hooks.handle, ()),
     "handle_one_request": (hooks.handle_one_request, ()),
-    "send_header": (hooks.send_header, ()),
+    "send_header": (heads.send_header, ()),
     "send_response": (
-        hooks.send_response,
+        heads.send_response,
         (
             "send_response_only",
             "send_header",
@@ -76,7 +76,7 @@ _FAST: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
             "responses",
         ),
     ),
-    "end_headers": (hooks.end_headers, ("flush_headers",)),
+    "end_headers": (heads.end_headers, ("flush_headers",)),
     "log_request": (
         hooks.log_request,
         ("log_message", "address_string", "log_date_time_string"),
@@ -118,8 +118,8 @@ def _adopt_class(cls: type[Any]) -> Adopted:
         name: fast for name, (fast, inlined) in _FAST.items() if is_untouched(cls, name, *inlined)
     }
     members |= {
-        "rfile": hooks.LazyRfile(),
-        "headers": hooks.LazyHeaders(),
+        "rfile": lazy.LazyRfile(),
+        "headers": lazy.LazyHeaders(),
         "_prefork_asks": hooks.Asks(
             parse_request=not is_untouched(cls, "parse_request"),
             handle_expect_100=not is_untouched(cls, "handle_expect_100"),
@@ -168,6 +168,3 @@ def _derive(cls: type[Any], members: dict[str, Any]) -> type[Any]:
     except Exception:
         return cls  # its metaclass or __init_subclass__ will not have it
     return derived
-
-
-Fill = Callable[[dict[str, Any]], None]

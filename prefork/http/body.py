@@ -6,11 +6,14 @@ first read. A body that the client cuts short is an error, never a short
 success. It never reads what belongs to the next request.
 """
 
+import contextlib
 import io
+import select
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.chunked import Chunked
+from prefork.http.response import HEAD
 
 if TYPE_CHECKING:
     from prefork.http.connection import Connection
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
 ENDLESS: Final = -1
 
 _READ_BYTES: Final = 1 << 16
+_DONTWAIT: Final = socket.MSG_DONTWAIT
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_recv = socket.socket.recv
+_recv_into = socket.socket.recv_into
 
 
 class Body(io.RawIOBase):
@@ -65,7 +73,7 @@ class Body(io.RawIOBase):
             return 0
         if 0 < self.left < len(view):
             view = view[: self.left]
-        size: int = self._connection.receive_into(view)
+        size: int = self._receive_into(view)
         if self.left != ENDLESS:
             if size == 0:
                 raise _cut_short()
@@ -79,7 +87,7 @@ class Body(io.RawIOBase):
 
     def _read_decoded(self, view: memoryview, decoder: Chunked) -> int:
         while not self._decoded and not decoder.done:
-            data = self._connection.receive(_READ_BYTES)
+            data = self.receive(_READ_BYTES)
             if not data:
                 raise _cut_short()
             self._decoded = memoryview(self._decode(data, decoder))
@@ -98,6 +106,52 @@ class Body(io.RawIOBase):
         else:
             self._rest = rest  # the beginning of a line of the chunked coding
         return payload
+
+    def receive(self, most: int) -> bytes:
+        """Return bytes as they come, b"" at the end of the connection; wait for them.
+
+        Raises: OSError, TimeoutError.
+        """
+        connection = self._connection
+        if connection.buffer:
+            data: bytes = connection.buffer
+            connection.buffer = b""
+            return data
+        self._invite()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return _recv(connection.sock, most, _DONTWAIT)
+            self._wait()
+
+    def _receive_into(self, view: memoryview) -> int:
+        connection = self._connection
+        if connection.buffer:
+            size = min(len(view), len(connection.buffer))
+            view[:size] = connection.buffer[:size]
+            connection.buffer = connection.buffer[size:]
+            return size
+        self._invite()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return _recv_into(connection.sock, view, 0, _DONTWAIT)
+            self._wait()
+
+    def _wait(self) -> None:
+        connection = self._connection
+        limit_s = connection.engine.limits.body_stall_s
+        # A tunnel may be silent for as long as its handler likes.
+        limit_s = connection.timeout_s if self.left == ENDLESS else connection.stall_s(limit_s)
+        connection.wait(select.POLLIN, limit_s)
+
+    def _invite(self) -> None:
+        """Ask for the body, if the client waits for that (RFC 9110 §10.1.1)."""
+        connection = self._connection
+        head = connection.head
+        if head is None or not head.expects_continue or connection.invited:
+            return
+        connection.invited = True
+        if connection.response.mode == HEAD:
+            connection.outbox.send(_CONTINUE)
 
     def discard(self, data: bytes) -> None:
         """Drop what data holds of the body; give back what follows it.

@@ -7,22 +7,18 @@ It never calls a handler: the engine does.
 """
 
 import contextlib
-import os
 import select
 import socket
-import time
-from collections import deque
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.body import ENDLESS, Body
 from prefork.http.client import ClientSocket
-from prefork.http.response import HEAD, Response
+from prefork.http.outbox import Outbox
+from prefork.http.response import Response
 from prefork.http.wire import Head, WireError
 
 if TYPE_CHECKING:
     from prefork.desk import Desk
-    from prefork.http.access import AccessLog
     from prefork.http.engine import Engine
 
 # What it waits for. Plain numbers: they are looked at for each event.
@@ -37,36 +33,15 @@ CLOSED: Final = 7
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
-_DONTWAIT: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_MORE: Final = _DONTWAIT | socket.MSG_MORE
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_DONTWAIT: Final = socket.MSG_DONTWAIT
 
 #: Of one recv. Heads are small; a body is read by its handler.
 _RECEIVE_BYTES: Final = 1 << 16
-#: Of one sendfile, so that one fast client cannot keep the loop (nginx: 2 MB).
-_SENDFILE_BYTES: Final = 1 << 21
 #: Requests that one client may have answered before others get a turn.
 _TURN: Final = 16
 
 _recv = socket.socket.recv
-_recv_into = socket.socket.recv_into
-_send = socket.socket.send
 _fileno = socket.socket.fileno
-
-
-class FilePart:
-    """A piece of a file on its way to a client; it owns the descriptor."""
-
-    __slots__ = ("count", "fd", "offset")
-
-    def __init__(self, fd: int, offset: int, count: int) -> None:
-        self.fd = fd
-        self.offset = offset
-        self.count = count
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.fd)
 
 
 class Connection:
@@ -75,20 +50,20 @@ class Connection:
     head: of the request in hand. fresh: no handler has taken it up. error: why
     there is none, for the handler to say. invited: the client was asked for the
     body. buffer: what has been received and not been used. deadline_s: when the
-    loop loses patience. kept: the handler stays in `handle()` until the end.
-    parked: the handler has returned, and is wanted again. over: no request is
-    expected any more. failing: the handler has raised. exposed: the handler has
-    asked for the descriptor. abandoned: it has closed or taken the socket.
+    loop loses patience. kept: the handler stays in `handle()` until the end;
+    idle: and waits for its client's next request. parked: the handler has
+    returned, and is wanted again. over: no request is expected any more.
+    announced: a proxy has yet to say who the client is. failing: the handler has
+    raised. exposed: it has asked for the descriptor. abandoned: it has closed
+    or taken the socket.
     """
 
     __slots__ = (
-        "_idle",
         "_mask",
-        "_nonblocking",
-        "_out",
-        "_queued",
         "abandoned",
         "address",
+        "announced",
+        "begun_s",
         "body",
         "buffer",
         "deadline_s",
@@ -100,8 +75,10 @@ class Connection:
         "fresh",
         "handler",
         "head",
+        "idle",
         "invited",
         "kept",
+        "outbox",
         "over",
         "parked",
         "requests",
@@ -124,19 +101,16 @@ class Connection:
         self.head: Head | None = None
         self.error: Exception | None = None
         self.body: Body | None = None
+        self.outbox = Outbox(sock, engine.limits.buffer_bytes, self._wait_to_send)
         self.response = Response(self)
         self.rfile: Any = None
         self.requests = 0
         self.timeout_s: float | None = None
         self.deadline_s = engine.now_s + engine.limits.keep_alive_s
-        self.started_s = 0.0
-        self.kept = self.parked = self.over = self.failing = False
-        self.exposed = self.abandoned = self.fresh = self.invited = False
-        self._idle = False
+        self.started_s = self.begun_s = 0.0
+        self.idle = self.kept = self.parked = self.over = self.failing = False
+        self.announced = self.exposed = self.abandoned = self.fresh = self.invited = False
         self._mask = 0
-        self._out: deque[Any] | None = None
-        self._queued = 0
-        self._nonblocking = False
 
     # -- in the loop ---------------------------------------------------------
 
@@ -166,7 +140,16 @@ class Connection:
             return
         if self.buffer:
             data = self.buffer + data
-        else:
+        if self.announced:
+            rest = self.engine.announce(self, data)
+            if rest is None and self.state != CLOSED:
+                self.buffer = data
+                self.deadline_s = self.engine.now_s + self.engine.limits.head_s
+                self.wait_for(READING, _IN)
+            if not rest:
+                return
+            data = rest
+        if not self.buffer:
             self.started_s = self.engine.now_s
         if self.parse(data):
             self.engine.dispatch(self)
@@ -209,8 +192,8 @@ class Connection:
         """Finish without the loop, which has ended while the handler ran."""
         if state == SENDING:
             with contextlib.suppress(OSError):  # gone, or too slow: the end is the same
-                self.flush()
-        self._drop_out()
+                self.outbox.flush()
+        self.outbox.clear()
         if self.parked:
             self.finish()
         else:
@@ -243,13 +226,13 @@ class Connection:
 
     def _send_on(self, mask: int) -> None:
         try:
-            if mask & select.EPOLLERR or not self.flush_some():
-                self.abort()
-                return
+            if mask & select.EPOLLERR:
+                raise ConnectionResetError
+            self.outbox.send_some()
         except OSError:
             self.abort()
             return
-        if self._out:
+        if not self.outbox.is_empty():
             self.deadline_s = self.engine.now_s + self.stall_s(self.engine.limits.write_stall_s)
             self.wait_for(SENDING, _OUT)
         else:
@@ -260,7 +243,7 @@ class Connection:
     def advance(self) -> None:
         """Go on after an answer, until the client or a handler must be waited for."""
         for _ in range(_TURN):
-            if self._out:
+            if not self.outbox.is_empty():
                 self.deadline_s = self.engine.now_s + self.stall_s(self.engine.limits.write_stall_s)
                 self.wait_for(SENDING, _OUT)
                 return
@@ -311,14 +294,14 @@ class Connection:
 
     def abort(self) -> None:
         """End the connection at once: the client has gone, or is out of time."""
-        self._drop_out()
+        self.outbox.clear()
         self.finish()
 
     def close_soon(self) -> None:
         """Close when all has been sent; what `shutdown_request()` is for the engine's clients."""
         if self.state == CLOSED:
             return
-        if self._out:
+        if not self.outbox.is_empty():
             self.over = True
             self.deadline_s = self.engine.now_s + self.engine.limits.write_stall_s
             self.wait_for(SENDING, _OUT)
@@ -338,7 +321,7 @@ class Connection:
         if self.state == CLOSED:
             return
         self.state = CLOSED
-        self._drop_out()
+        self.outbox.clear()
         if self._mask:
             self.engine.loop.drop(_fileno(self.sock))
             self._mask = 0
@@ -348,44 +331,6 @@ class Connection:
             socket.socket.close(self.sock)
 
     # -- for the request in hand ---------------------------------------------
-
-    def begin_request(self) -> None:
-        """Make ready for a request's handler."""
-        self.requests += 1
-        self.exposed = self.invited = self.fresh = False
-        self.response.begin()
-        self.body = None
-        head = self.head
-        if head is not None and head.length != 0:
-            self.body = Body(self, head.length)
-
-    def complete(self) -> None:
-        """Finish a request whose handler has returned; `over` tells whether it was the last.
-
-        Raises: OSError.
-        """
-        response = self.response
-        if not self.failing:
-            response.end()
-        if response.close_after or self.failing or self.handler.close_connection:
-            self.over = True
-        body = self.body
-        if body is not None and body.left and not self.over:
-            head = self.head
-            waits = head is not None and head.expects_continue and not self.invited
-            if waits or body.left == ENDLESS or body.left > self.engine.limits.drain_bytes:
-                self.over = True
-
-    def replay(self) -> None:
-        """Let the handler read the fields of the head again, by itself, before the body."""
-        if self.body is None:
-            self.body = Body(self, 0)
-        if self.head is not None:
-            self.body.prefix = self.head.block
-            self.invited = True  # the handler sees to it
-
-    def log(self, access: "AccessLog") -> None:
-        """Add the request in hand, which is answered, to the access log."""
 
     def must_close(self) -> bool:
         """Tell whether this request's answer is the connection's last."""
@@ -413,63 +358,14 @@ class Connection:
         """Let go of a socket that its handler has closed or taken."""
         if not self.abandoned and self.state != CLOSED:
             self.abandoned = self.over = True
-            self._drop_out()
+            self.outbox.clear()
             self.unwatch()
             self.engine.forget(self)
-
-    def await_head(self) -> bool:
-        """Wait for the next request of a kept handler; False: the client has gone.
-
-        Raises: TimeoutError where the handler has a timeout of its own.
-        """
-        limits = self.engine.limits
-        limit_s = self.stall_s(limits.keep_alive_s)
-        self.started_s = time.monotonic()
-        while not (self.buffer and self.parse(self.buffer)):
-            self._idle = not self.buffer
-            try:
-                self.wait(_IN, limit_s)
-                data = _recv(self.sock, _RECEIVE_BYTES, _DONTWAIT)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if isinstance(error, TimeoutError) and self.timeout_s is not None:
-                    raise
-                if not isinstance(error, TimeoutError) or not self.buffer:
-                    return False
-                self.refuse(WireError(HTTPStatus.REQUEST_TIMEOUT, "", b""))
-                break
-            if not data:
-                return False
-            if not self.buffer:
-                self.started_s = time.monotonic()
-            self.buffer += data
-            limit_s = max(0.0, self.started_s + limits.head_s - time.monotonic())
-        self._idle = False
-        return True
 
     def refuse(self, error: Exception) -> None:
         """Let the handler tell the client what is wrong, or the log."""
         self.head, self.fresh, self.error = None, True, error
         self.buffer = b""
-
-    @property
-    def idle(self) -> bool:
-        """Tell whether a kept handler waits for its client's next request."""
-        return self._idle
-
-    def settle(self) -> None:
-        """Finish sending and reading for a kept handler; `over` tells whether it was the last.
-
-        Raises: OSError, TimeoutError.
-        """
-        self.flush()
-        while not self.over and self.body is not None and self.body.left:
-            data = self.receive(_RECEIVE_BYTES)
-            if not data:
-                self.over = True
-                break
-            self.body.discard(data)
 
     # -- receive -------------------------------------------------------------
 
@@ -486,44 +382,18 @@ class Connection:
                 self.response.close_after = True  # nobody knows where the next request begins
         return data
 
-    def receive(self, most: int) -> bytes:
-        """Return bytes of the body, b"" at the end; wait for them."""
-        if self.buffer:
-            data, self.buffer = self.buffer, b""
-            return data
-        self._invite()
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                return _recv(self.sock, most, _DONTWAIT)
-            self.wait(select.POLLIN, self.stall_s(self.engine.limits.body_stall_s))
-
-    def receive_into(self, view: memoryview) -> int:
-        """Receive into view, and wait for it; return how many bytes."""
-        if self.buffer:
-            size = min(len(view), len(self.buffer))
-            view[:size] = self.buffer[:size]
-            self.buffer = self.buffer[size:]
-            return size
-        self._invite()
-        endless = self.body is not None and self.body.left == ENDLESS
-        limit_s = self.timeout_s if endless else self.stall_s(self.engine.limits.body_stall_s)
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                return _recv_into(self.sock, view, 0, _DONTWAIT)
-            self.wait(select.POLLIN, limit_s)
+    def make_way(self) -> None:
+        """Make ready for a handler that sends through the socket itself."""
+        self.outbox.flush()
+        if not self.kept:
+            self.response.close_after = True  # nobody knows where its answer ends
 
     def unreceive(self, data: bytes) -> None:
         """Put back what belongs to the next request."""
         self.buffer = data + self.buffer
 
-    def _invite(self) -> None:
-        """Ask for the body, if the client waits for that (RFC 9110 §10.1.1)."""
-        head = self.head
-        if head is None or not head.expects_continue or self.invited:
-            return
-        self.invited = True
-        if self.response.mode == HEAD:
-            self.send(_CONTINUE)
+    def _wait_to_send(self, mask: int) -> None:
+        self.wait(mask, self.stall_s(self.engine.limits.write_stall_s))
 
     def wait(self, mask: int, limit_s: float | None) -> None:
         """Wait for the client.
@@ -539,108 +409,3 @@ class Connection:
         finally:
             if not self.exposed:
                 self.desk.back()
-
-    # -- send ----------------------------------------------------------------
-
-    def send(self, data: bytes, flags: int = _DONTWAIT) -> None:
-        """Send data, or keep what the client has no room for; wait if that is much.
-
-        Raises: OSError when the client has gone, TimeoutError when it stalls.
-        """
-        if not self._out:
-            try:
-                sent = _send(self.sock, data, flags)
-            except BlockingIOError:
-                sent = 0
-            if sent == len(data):
-                return
-            self._keep(memoryview(data)[sent:])
-        else:
-            self._keep(data)
-        if self._queued > self.engine.limits.buffer_bytes:
-            self.flush(self.engine.limits.buffer_bytes >> 1)
-
-    def send_more(self, data: bytes) -> None:
-        """Send data to which more will be joined, at the latest in 200 ms (MSG_MORE, tcp(7))."""
-        self.send(data, _MORE)
-
-    def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Send a piece of a file after the rest; the descriptor is closed when it is done."""
-        if self._out is None:
-            self._out = deque()
-        self._out.append(FilePart(fd, offset, count))
-        try:
-            gone = not self.flush_some()
-        except OSError:
-            gone = True
-        if gone:
-            raise BrokenPipeError("the file became shorter, or the client has gone")
-
-    def flush(self, leave: int = 0) -> None:
-        """Wait until at most `leave` bytes are kept.
-
-        Raises: OSError, TimeoutError.
-        """
-        while self._out and self._queued >= leave:
-            if not self.flush_some():
-                raise BrokenPipeError("the file that is sent became shorter")
-            if self._out and self._queued >= leave:
-                self.wait(select.POLLOUT, self.stall_s(self.engine.limits.write_stall_s))
-
-    def make_way(self) -> None:
-        """Make ready for a handler that sends through the socket itself."""
-        self.flush()
-        if not self.kept:
-            self.response.close_after = True  # nobody knows where its answer ends
-
-    def flush_some(self) -> bool:
-        """Send what the client has room for; False: a file has not what was promised.
-
-        Raises: OSError.
-        """
-        out = self._out
-        moved = 0
-        with contextlib.suppress(BlockingIOError):
-            while out and moved < _SENDFILE_BYTES:
-                part = out[0]
-                if type(part) is FilePart:
-                    if not self._nonblocking:  # sendfile(2) knows no MSG_DONTWAIT
-                        self._nonblocking = True
-                        os.set_blocking(_fileno(self.sock), False)
-                    sent = os.sendfile(
-                        _fileno(self.sock),
-                        part.fd,
-                        part.offset,
-                        min(part.count, _SENDFILE_BYTES),
-                    )
-                    if sent == 0 and part.count:
-                        return False
-                    part.offset += sent
-                    part.count -= sent
-                    if part.count == 0:
-                        out.popleft().close()
-                else:
-                    sent = _send(self.sock, part, _DONTWAIT)
-                    self._queued -= sent
-                    if sent == len(part):
-                        out.popleft()
-                    else:
-                        out[0] = memoryview(part)[sent:]
-                moved += sent
-        if not out and self._nonblocking:
-            self._nonblocking = False
-            os.set_blocking(_fileno(self.sock), True)
-        return True
-
-    def _keep(self, data: bytes | memoryview) -> None:
-        if self._out is None:
-            self._out = deque()
-        self._out.append(data)
-        self._queued += len(data)
-
-    def _drop_out(self) -> None:
-        while self._out:
-            part = self._out.popleft()
-            if type(part) is FilePart:
-                part.close()
-        self._queued = 0

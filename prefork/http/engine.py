@@ -6,7 +6,6 @@ calls the hooks of socketserver in their order; it never parses and never
 writes: `wire`, `connection` and `response` do.
 """
 
-import errno
 import re
 import select
 import socket
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefork import log
 from prefork.desk import Desk
+from prefork.http.access import AccessLog
 from prefork.http.adopt import Style, adopt
 from prefork.http.client import ClientSocket
 from prefork.http.connection import (
@@ -26,23 +26,22 @@ from prefork.http.connection import (
     WAITING,
     Connection,
 )
+from prefork.http.door import Door
+from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.pool import Pool
+from prefork.http.proxy import ProxyError, parse_proxy
 from prefork.http.wire import Head, Parser, WireError
 from prefork.loop import Loop
 
 if TYPE_CHECKING:
-    from prefork.http.access import AccessLog
     from prefork.http.limits import Limits
 
-_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: How often connections are looked at whose time may be up.
 SWEEP_S: Final = 0.5
 #: How soon threads are added when all are blocked and somebody waits.
 STUCK_S: Final = 0.02
-#: How long accepting pauses when descriptors or memory are short.
-SHORTAGE_S: Final = 0.1
-
+_NEWS: Final = select.EPOLLIN | select.EPOLLET
 # What a request may begin with: a token (RFC 9110 §5.6.2), or an empty line.
 _HTTP_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
 _TOO_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -59,25 +58,22 @@ class Engine:
         self.loop = loop
         self.limits: Limits = server.limits
         self.parser = Parser(self.limits.wire)
-        self.access: AccessLog | None = None
+        self.access = AccessLog(2, server.access_log) if server.access_log else None
         self.now_s = time.monotonic()
         self.retiring = False
         self.taken = 0
+        self._last: Connection | None = None
         self._alone = alone
         self.closed = False
         self._desk = desk
         self._connections: set[Connection] = set()
-        self._listening = False
-        self._resume_s = 0.0
         self._swept_s = self.now_s
         self._taken_s = self.now_s
         self._taken_before = 0
-        self._short_since_s = 0.0
         self._hang_up_ns = 0
-        listener: socket.socket = server.socket
-        self._family, self._proto = int(listener.family), listener.proto
-        self._unix = listener.family == socket.AF_UNIX
-        self._listener = listener
+        self._door = Door(server.socket, loop, self._welcome)
+        self._proxies = Networks(server.proxies) if server.proxies else None
+        self.forwarders = Networks(server.forwarders) if server.forwarders else None
         self.pool = (
             Pool(server.threads, self.serve, daemon=getattr(server, "daemon_threads", True))
             if server.threads
@@ -86,38 +82,51 @@ class Engine:
         self.oneshot = 0 if self.pool is None else int(select.EPOLLONESHOT)
         self._custom, self._process = server.process_hook()
         self._adopt()
-        self._listen()
+        self._door.open(self.now_s)
 
     # -- clients come ---------------------------------------------------------
 
     def accept(self) -> None:
         """Take one client from the queue, if one is there."""
-        try:
-            fd, address = self._listener._accept()  # type: ignore[attr-defined] # accept() without a second object
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._accept_failed(error)
-            return
-        sock = ClientSocket(self._family, self._proto, fd)
-        # A Unix client's address is '', and BaseHTTPRequestHandler.address_string() wants a tuple.
-        connection = Connection(self, sock, ("unix", 0) if self._unix else address, self._desk)
+        self._door.accept()
+
+    def _welcome(self, sock: ClientSocket, address: Any) -> None:
+        connection = Connection(self, sock, address, self._desk)
         sock.connection = connection
         self._connections.add(connection)
         if len(self._connections) >= self.limits.connections:
-            self._pause(0)
+            self._door.shut()
         if self.server.RequestHandlerClass is not self._adopted.handler:
             self._adopt()
         connection.timeout_s = self._adopted.timeout_s
         if connection.timeout_s is not None:
             connection.deadline_s = self.now_s + connection.timeout_s
+        connection.announced = self._proxies is not None and address[0] in self._proxies
+        self._serve_by_style(connection)
+
+    def _serve_by_style(self, connection: Connection) -> None:
         style = self._adopted.style
         if style is Style.FAST:
             connection.read_head()
-        elif style is Style.AT_ONCE:
+        elif style is Style.AT_ONCE and not connection.announced:
             self._hand_over(connection)
         else:
-            connection.wait_for(WAITING, select.EPOLLIN | select.EPOLLET)
+            connection.wait_for(WAITING, _NEWS)
+
+    def announce(self, connection: Connection, data: bytes) -> bytes | None:
+        """Learn from a trusted proxy who the client is; return the bytes after that, or None."""
+        try:
+            header = parse_proxy(data)
+        except ProxyError as error:
+            log.warning("proxy.refused", peer=connection.address[0], reason=str(error))
+            connection.abort()
+            return None
+        if header is None:
+            return None
+        connection.announced = False
+        if header.client is not None:
+            connection.address = header.client
+        return data[header.size :]
 
     def look(self, connection: Connection) -> None:
         """Hand a client over whose head is complete, or is none; its bytes stay in the socket."""
@@ -128,12 +137,19 @@ class Engine:
                 socket.MSG_PEEK | socket.MSG_DONTWAIT,
             )
         except BlockingIOError:
-            connection.wait_for(WAITING, select.EPOLLIN | select.EPOLLET)
+            connection.wait_for(WAITING, _NEWS)
             return
         except OSError:
             data = b""
         if not data:
             connection.finish()
+        elif connection.announced:
+            rest = self.announce(connection, data)
+            if rest is not None:
+                socket.socket.recv(connection.sock, len(data) - len(rest))
+                self._serve_by_style(connection)
+            elif connection.state == WAITING:
+                connection.wait_for(WAITING, _NEWS)
         elif (
             self._adopted.style is Style.FIRST_BYTE
             or b"\n\r\n" in data
@@ -146,7 +162,7 @@ class Engine:
             if not connection.started_s:
                 connection.started_s = self.now_s
                 connection.deadline_s = self.now_s + self.limits.head_s
-            connection.wait_for(WAITING, select.EPOLLIN | select.EPOLLET)
+            connection.wait_for(WAITING, _NEWS)
 
     def _hand_over(self, connection: Connection) -> None:
         """Have a handler that reads by itself serve a client until its end."""
@@ -154,30 +170,11 @@ class Engine:
         connection.kept = True
         connection.state = RUNNING
         self.taken += 1
+        self._last = connection
         if self.pool is None:
             self.serve(connection)
         else:
             self.pool.spawn(connection)
-
-    def _accept_failed(self, error: OSError) -> None:
-        """Pause when the machine is short of descriptors or memory; else the client was gone."""
-        if error.errno in _SHORTAGE:
-            if time.monotonic() - self._short_since_s > 60:
-                self._short_since_s = time.monotonic()
-                log.warning("worker.short", reason=error.strerror, clients=len(self._connections))
-            self._pause(time.monotonic() + SHORTAGE_S)
-
-    def _listen(self) -> None:
-        if not self._listening and not self.retiring and self._listener.fileno() >= 0:
-            self._listening = True
-            self.loop.listen(self._listener.fileno(), lambda _: self.accept())
-
-    def _pause(self, until_s: float) -> None:
-        """Take no client until some time, or 0: until one has gone."""
-        self._resume_s = until_s
-        if self._listening:
-            self._listening = False
-            self.loop.forget(self._listener.fileno())
 
     def _adopt(self) -> None:
         self._adopted = adopt(self.server.RequestHandlerClass)
@@ -191,6 +188,7 @@ class Engine:
             return
         connection.state = RUNNING
         self.taken += 1
+        self._last = connection
         if self._custom and connection.handler is None:
             self._lend(connection)
         elif self.pool is None:
@@ -310,12 +308,17 @@ class Engine:
 
     def retire(self) -> None:
         """Take no more clients; every answer is its connection's last."""
-        self._pause(0)
+        self._door.shut()
         self.retiring = True
 
     def any_left(self) -> bool:
         """Tell whether a client is still in hand."""
         return bool(self._connections)
+
+    def last_is_open(self) -> bool:
+        """Tell whether the client of the request taken last may send another."""
+        last = self._last
+        return last is not None and last in self._connections and not last.over
 
     def any_sending(self) -> bool:
         """Tell whether an answer has not been sent to its end."""
@@ -341,7 +344,7 @@ class Engine:
 
     def close(self) -> None:
         """Finish: nobody is left who may be waited for, but handlers that still run."""
-        self._pause(0)
+        self._door.shut()
         self.closed = True
         for connection in list(self._connections):
             if connection.state != RUNNING:
@@ -350,7 +353,7 @@ class Engine:
         if self.pool is not None:
             self.pool.close()
         if self.access is not None:
-            self.access.flush()
+            self.access.close()
 
     # -- time -----------------------------------------------------------------
 
@@ -373,10 +376,8 @@ class Engine:
             self.access.flush()
         if self.pool is not None and self.pool.is_stuck():
             self.pool.grow()
-        if not self._listening and not self.retiring:
-            full = len(self._connections) >= self.limits.connections
-            if not full and now_s >= self._resume_s:
-                self._listen()
+        if not self.retiring and len(self._connections) < self.limits.connections:
+            self._door.open(now_s)
         if now_s - self._swept_s >= min(SWEEP_S, self.wait_s):
             self._swept_s = now_s
             self._sweep(now_s)
@@ -405,7 +406,7 @@ class Engine:
         state = connection.state
         if state == WAITING:
             if connection.started_s:
-                connection.send(_TOO_LATE)
+                connection.outbox.send(_TOO_LATE)
             connection.finish()
         elif state in (READING, PREFETCHING) and connection.timeout_s is not None:
             connection.refuse(TimeoutError("timed out"))

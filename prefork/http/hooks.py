@@ -7,18 +7,17 @@ the stdlib's.
 """
 
 import contextlib
-import http.client
 import io
-import re
-import time
 from dataclasses import dataclass
-from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
 
-from prefork.http.body import ENDLESS, Body
+from prefork.http import exchange
+from prefork.http.body import ENDLESS
 from prefork.http.client import ClientSocket
+from prefork.http.kept import await_head, settle
+from prefork.http.lazy import CONNECTION, connection_of, message_of
 from prefork.http.response import HEAD
 from prefork.http.wire import Head, Parser, WireError, WireLimits
 
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     from prefork.http.connection import Connection
 
 _Stdlib: Final = BaseHTTPRequestHandler
-_NAME: Final = "_prefork_connection"
-_INLINED: Final = frozenset(
-    {"send_response_only", "send_header", "version_string", "date_time_string", "responses"}
-)
-_LINE_ENDERS: Final = re.compile(r"[\r\n\0]")  # RFC 9110 §5.5
-_IRREGULAR: Final = re.compile(rb"\ncontent-type:[ \t]*(?:multipart|message)/", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,117 +36,10 @@ class Asks:
     logs: bool
 
 
-class _Cache:
-    """Lines of heads that recur, built once; of this second, where they tell the time."""
-
-    def __init__(self) -> None:
-        self._headers: dict[tuple[str, str], tuple[bytes, str]] = {}
-        self._statuses: dict[Any, tuple[bytes, bytes]] = {}
-        self._second = 0
-        self._date = b""
-
-    def date(self) -> bytes:
-        """Return the Date line of now (RFC 9110 §6.6.1)."""
-        second = int(time.time())
-        if second != self._second:
-            self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode()
-            self._second = second
-        return self._date
-
-    def header(self, keyword: Any, value: Any) -> tuple[bytes, str]:
-        """Return a header's line, and its name if that name means something here.
-
-        Raises: ValueError for CR, LF or NUL; UnicodeEncodeError.
-        """
-        plain = type(value) is str and type(keyword) is str  # 1 and True are one key
-        if plain:
-            found = self._headers.get((keyword, value))
-            if found is not None:
-                return found
-        text = f"{keyword}: {value}"
-        if _LINE_ENDERS.search(text):
-            raise ValueError(f"CR, LF or NUL in the header {keyword!r}: {value!r}")
-        name = keyword.lower()
-        found = (
-            f"{text}\r\n".encode("latin-1"),
-            name if name in ("connection", "server", "date") else "",
-        )
-        if plain and len(text) < 256:
-            if len(self._headers) >= 1024:
-                self._headers.clear()
-            self._headers[keyword, value] = found
-        return found
-
-    def status(self, handler: Any, code: Any, message: str | None) -> tuple[bytes, bytes]:
-        """Return the status line, and the Server line.
-
-        Raises: as `header()`.
-        """
-        key = (code, message, handler.protocol_version, handler.server_version, handler.sys_version)
-        found = self._statuses.get(key)
-        if found is not None:
-            return found
-        if message is None:
-            message = handler.responses[code][0] if code in handler.responses else ""
-        if _LINE_ENDERS.search(message):
-            raise ValueError(f"CR, LF or NUL in the message of status {code:d}: {message!r}")
-        line = f"{handler.protocol_version} {code:d} {message}\r\n".encode("latin-1")
-        found = line, self.header("Server", handler.version_string())[0]
-        if len(self._statuses) >= 1024:
-            self._statuses.clear()
-        self._statuses[key] = found
-        return found
-
-
-_CACHE: Final = _Cache()
-
 # For handlers that read by themselves: http.client's sizes.
 _STRICT_LIMITS: Final = WireLimits(line_bytes=65536, field_bytes=65536, head_bytes=1 << 18)
 _STRICT: Final = Parser(_STRICT_LIMITS)
 _NOTHING: Final = {"command": "", "path": "", "request_version": "", "close_connection": True}
-
-
-# -- attributes that are made when they are wanted ----------------------------
-
-
-class LazyRfile:
-    """`rfile`: a BufferedReader over the body of the request in hand."""
-
-    def __get__(self, handler: Any, owner: type | None = None) -> Any:
-        if handler is None:
-            return self
-        connection = _connection(handler)
-        if connection is None or connection.abandoned:
-            raise AttributeError(f"{type(handler).__name__!r} object has no attribute 'rfile'")
-        body = connection.body
-        if body is None:
-            body = Body(connection, 0)
-        rfile = handler.__dict__["rfile"] = connection.rfile = io.BufferedReader(body)
-        return rfile
-
-
-class LazyHeaders:
-    """`headers`: an HTTPMessage of the request in hand."""
-
-    def __get__(self, handler: Any, owner: type | None = None) -> Any:
-        if handler is None:
-            return self
-        connection = _connection(handler)
-        if connection is None:
-            raise AttributeError(f"{type(handler).__name__!r} object has no attribute 'headers'")
-        head = connection.head
-        message = handler.MessageClass() if head is None else _message(handler, head)
-        handler.__dict__["headers"] = message
-        return message
-
-
-def _message(handler: Any, head: Head) -> Any:
-    if handler.MessageClass is not http.client.HTTPMessage or _IRREGULAR.search(head.block):
-        return http.client.parse_headers(io.BytesIO(head.block), handler.MessageClass)
-    message: Any = http.client.HTTPMessage()
-    message._headers = list(head.fields)
-    message._payload = ""  # as the parser leaves it
-    return message
 
 
 # -- socketserver's hooks ------------------------------------------------------
@@ -168,7 +54,7 @@ def setup(self: Any) -> None:
         return
     members = self.__dict__
     members["connection"] = request
-    members[_NAME] = connection
+    members[CONNECTION] = connection
     connection.handler = self
     if self.timeout is not None:
         request.settimeout(self.timeout)
@@ -182,7 +68,7 @@ def setup(self: Any) -> None:
 
 def finish(self: Any) -> None:
     """Clean up; while the client stays there is nothing to clean."""
-    connection = _connection(self)
+    connection = connection_of(self)
     if connection is not None and not connection.kept and not connection.over:
         connection.parked = True
         return
@@ -200,7 +86,7 @@ def handle(self: Any) -> None:
     """Handle one request, and be called again for the next; or all, if the engine cannot."""
     self.close_connection = True
     self.handle_one_request()
-    connection = _connection(self)
+    connection = connection_of(self)
     if connection is None or connection.kept or connection.abandoned:
         while not self.close_connection:
             self.handle_one_request()
@@ -212,17 +98,17 @@ def handle(self: Any) -> None:
 def handle_one_request(self: Any) -> None:
     """Dispatch one request to its method."""
     members = self.__dict__
-    connection = members.get(_NAME)
+    connection = members.get(CONNECTION)
     if connection is None or connection.abandoned:
         _Stdlib.handle_one_request(self)
         return
     try:
-        if not connection.fresh and not connection.await_head():
+        if not connection.fresh and not await_head(connection):
             self.close_connection = True
             connection.over = True
             return
         members.pop("headers", None)
-        connection.begin_request()
+        exchange.begin(connection)
         if connection.head is None:
             _refuse(self, connection)
         else:
@@ -248,9 +134,11 @@ def _dispatch(self: Any, connection: "Connection") -> None:
     members.update(head.attributes)
     if self.protocol_version < "HTTP/1.1":
         members["close_connection"] = True
+    if connection.engine.forwarders is not None:
+        self.client_address = exchange.origin(connection)
     asks = self._prefork_asks
     if asks.parse_request:
-        connection.replay()
+        exchange.replay(connection)
         if not self.parse_request():
             return
     elif head.expects_continue and (asks.handle_expect_100 or "handle_expect_100" in members):
@@ -339,73 +227,24 @@ def _complete(self: Any, connection: "Connection") -> None:
     if connection.abandoned:
         return
     try:
-        connection.complete()
+        exchange.complete(connection)
         if connection.kept:
-            connection.settle()
-    except OSError:
-        connection.over = True  # the client has gone, or does not read
+            settle(connection)
+    except (OSError, WireError):
+        connection.over = True  # the client has gone, does not read, or sends what is no chunk
     if connection.over:
         self.close_connection = True
     access = connection.engine.access
     if access is not None and not self._prefork_asks.logs:
-        connection.log(access)
+        exchange.log(connection, access)
 
 
-# -- the head of an answer -------------------------------------------------------
-
-
-def send_response(self: Any, code: Any, message: str | None = None) -> None:
-    """Put the status line, Server and Date into the buffer, and log the request."""
-    members = self.__dict__
-    if not _INLINED.isdisjoint(members):
-        _Stdlib.send_response(self, code, message)
-        return
-    self.log_request(code)
-    status, server = _CACHE.status(self, code, message)
-    lines = (status, server, _CACHE.date())
-    buffer = members.get("_headers_buffer")
-    if buffer is None:
-        members["_headers_buffer"] = list(lines)
-    else:
-        buffer.extend(lines)
-
-
-def send_header(self: Any, keyword: str, value: Any) -> None:
-    """Put a header into the buffer.
-
-    Raises: ValueError if it has a CR, LF or NUL in it.
-    """
-    line, name = _CACHE.header(keyword, value)
-    members = self.__dict__
-    buffer = members.get("_headers_buffer")
-    if buffer is None:
-        buffer = members["_headers_buffer"] = []
-    if name:
-        if name != "connection":
-            start = f"{name}:".encode()
-            buffer[:] = [one for one in buffer if not one.lower().startswith(start)]
-        elif value.lower() == "close":
-            self.close_connection = True
-        elif value.lower() == "keep-alive":
-            self.close_connection = False
-    buffer.append(line)
-
-
-def end_headers(self: Any) -> None:
-    """End the head, and send it."""
-    members = self.__dict__
-    if "flush_headers" in members:
-        _Stdlib.end_headers(self)
-        return
-    buffer = self._headers_buffer
-    buffer.append(b"\r\n")
-    self.wfile.write(b"".join(buffer))
-    members["_headers_buffer"] = []
+# -- the log ---------------------------------------------------------------------
 
 
 def log_request(self: Any, code: Any = "-", size: Any = "-") -> None:
     """Log a request; where the server keeps an access log, that has it at the answer's end."""
-    connection = _connection(self)
+    connection = connection_of(self)
     if connection is None or connection.engine.access is None:
         _Stdlib.log_request(self, code, size)
 
@@ -429,7 +268,7 @@ def parse_request(self: Any) -> bool:
     modern = self.protocol_version >= "HTTP/1.1"
     if not modern:
         members["close_connection"] = True
-    self.headers = _message(self, head)
+    self.headers = message_of(self, head)
     return not (head.expects_continue and modern) or bool(self.handle_expect_100())
 
 
@@ -445,8 +284,3 @@ def _read_head(self: Any) -> Head | None:
         if line in (b"\r\n", b"\n", b""):
             break
     return _STRICT.parse(b"".join(lines))
-
-
-def _connection(self: Any) -> "Connection | None":
-    connection: Connection | None = self.__dict__.get(_NAME)
-    return connection

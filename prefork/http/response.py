@@ -36,6 +36,7 @@ class Response(io.BufferedIOBase):
 
     def __init__(self, connection: "Connection") -> None:
         self._connection: Any = connection
+        self._outbox = connection.outbox
         self.begin()
 
     def begin(self) -> None:
@@ -71,15 +72,15 @@ class Response(io.BufferedIOBase):
                 data = data[: self.left]  # more would be taken for the next answer
                 self.close_after = True
             self.left -= min(size, self.left)
-            self._connection.send(data)
+            self._outbox.send(data)
         elif mode == HEAD:
             self._write_head(data)
             return size
         elif mode == CHUNKED:
             if size:
-                self._connection.send(b"%x\r\n%b\r\n" % (size, data))
+                self._outbox.send(b"%x\r\n%b\r\n" % (size, data))
         elif mode != NONE:
-            self._connection.send(data)
+            self._outbox.send(data)
         self.sent += size
         return size
 
@@ -101,16 +102,16 @@ class Response(io.BufferedIOBase):
             return
         head = data if end == len(data) else data[:end]
         if data[9:10] == b"1":  # an interim answer (RFC 9110 §15.2)
-            self._connection.send(head)
+            self._outbox.send(head)
             if data[9:12] == b"101":
                 self.status = 101
                 self._open_tunnel()
         else:
             more = self._frame(head)
             if end == len(data) and more:
-                self._connection.send_more(self._head)
+                self._outbox.send_more(self._head)
             else:
-                self._connection.send(self._head)
+                self._outbox.send(self._head)
         if end < len(data):
             self.write(data[end:])
 
@@ -164,7 +165,7 @@ class Response(io.BufferedIOBase):
         self.mode = RAW
         self.close_after = True
         self.sent += len(data)
-        self._connection.send(data)
+        self._outbox.send(data)
 
     # -- the end ------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class Response(io.BufferedIOBase):
         the client sees that it is incomplete.
         """
         if self.mode == CHUNKED:
-            self._connection.send(b"0\r\n\r\n")
+            self._outbox.send(b"0\r\n\r\n")
         elif self.mode == LENGTH:
             if self.left:
                 self.close_after = True

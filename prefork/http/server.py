@@ -15,8 +15,8 @@ import socketserver
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from prefork import log
 from prefork.desk import Desk
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from prefork.http.connection import Connection
 
 _Process = Callable[[Any, Any], None]
+
+#: How soon another request of the same client belongs to the same `handle_request()`.
+_NEXT_S: Final = 0.1
 
 
 class HTTPServer(http.server.HTTPServer):
@@ -50,6 +53,15 @@ class HTTPServer(http.server.HTTPServer):
     threads: ClassVar[int] = 0
     #: How long and how large anything of a client may be.
     limits: ClassVar[Limits] = Limits()
+    #: Who writes the access log: None, each handler's own `log_message()`, as in the stdlib; or
+    #: the server, to stderr: "off", "common", "combined" or "json". A handler class that overrides
+    #: `log_request()` or `log_message()` goes on doing so.
+    access_log: ClassVar[str | None] = None
+    #: Addresses and networks of proxies that begin each connection with a PROXY header, v1 or v2.
+    proxies: ClassVar[Sequence[str]] = ()
+    #: Those whose Forwarded and X-Forwarded-* fields are believed; "unix": whoever comes by a
+    #: Unix socket.
+    forwarders: ClassVar[Sequence[str]] = ()
 
     _engine: Engine | None = None
     _loop: Loop | None = None
@@ -125,7 +137,7 @@ class HTTPServer(http.server.HTTPServer):
     def handle_request(self) -> None:
         """Answer one request, or call `handle_timeout()` after `timeout` seconds without any.
 
-        A client that stays connected is heard again in the next call.
+        A client that stays connected but falls silent is heard again in the next call.
         """
         if not self._has_plain_hooks():
             super().handle_request()
@@ -144,6 +156,15 @@ class HTTPServer(http.server.HTTPServer):
                 wait_s = min(wait_s, left_s)
             loop.turn(wait_s)
             engine.tick(time.monotonic())
+        # As in the stdlib, where this serves a connection to its end, the client's next request is
+        # this call's affair if it follows at once.
+        idle_s = time.monotonic()
+        while engine.last_is_open() and time.monotonic() - idle_s < _NEXT_S:
+            before = engine.taken
+            loop.turn(_NEXT_S)
+            engine.tick(time.monotonic())
+            if engine.taken != before:
+                idle_s = time.monotonic()
         self._settle()
 
     def server_close(self) -> None:

@@ -1,0 +1,98 @@
+"""One request and its answer: what is to do before its handler runs, and after.
+
+A worker, in the thread of the handler. It never calls the handler.
+"""
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from prefork.http.access import AccessLog, Entry
+from prefork.http.body import ENDLESS, Body
+from prefork.http.forwarded import ForwardedError, origin_of
+from prefork.http.wire import WireError
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+
+#: Fields that the access log tells.
+_LOGGED: Final = frozenset({"referer", "user-agent"})
+
+
+def begin(connection: "Connection") -> None:
+    """Make ready for a request's handler."""
+    connection.requests += 1
+    if connection.engine.access is not None:
+        connection.begun_s = time.monotonic()
+    connection.exposed = connection.invited = connection.fresh = False
+    connection.response.begin()
+    connection.body = None
+    head = connection.head
+    if head is not None and head.length != 0:
+        connection.body = Body(connection, head.length)
+
+
+def complete(connection: "Connection") -> None:
+    """Finish a request whose handler has returned; `over` tells whether it was the last.
+
+    Raises: OSError.
+    """
+    response = connection.response
+    if not connection.failing:
+        response.end()
+    if response.close_after or connection.failing or connection.handler.close_connection:
+        connection.over = True
+    body = connection.body
+    if body is not None and body.left and not connection.over:
+        head = connection.head
+        waits = head is not None and head.expects_continue and not connection.invited
+        if waits or body.left == ENDLESS or body.left > connection.engine.limits.drain_bytes:
+            connection.over = True
+
+
+def replay(connection: "Connection") -> None:
+    """Let the handler read the fields of the head again, by itself, before the body."""
+    if connection.body is None:
+        connection.body = Body(connection, 0)
+    if connection.head is not None:
+        connection.body.prefix = connection.head.block
+        connection.invited = True  # the handler sees to it
+
+
+def log(connection: "Connection", access: "AccessLog") -> None:
+    """Add the request in hand, which is answered, to the access log."""
+    head, response, handler = connection.head, connection.response, connection.handler
+    said = {}
+    if head is not None:
+        said = {n.lower(): v for n, v in head.fields if n.lower() in _LOGGED}
+    access.add(
+        Entry(
+            host=handler.address_string(),
+            user="-",
+            request_line=handler.requestline,
+            status=response.status or "-",
+            size=response.sent,
+            time_s=time.time(),
+            took_s=time.monotonic() - connection.begun_s,
+            referer=said.get("referer", ""),
+            user_agent=said.get("user-agent", ""),
+            method="" if head is None else head.method,
+            target="" if head is None else head.target,
+            version="" if head is None else head.version,
+        )
+    )
+
+
+def origin(connection: "Connection") -> Any:
+    """Return the client's address, as proxies say it that may be believed.
+
+    Raises: WireError when they contradict each other.
+    """
+    address, head = connection.address, connection.head
+    if head is None or connection.engine.forwarders is None:
+        return address
+    try:
+        origin = origin_of(head.fields, address[0], connection.engine.forwarders)
+    except ForwardedError as error:
+        raise WireError(HTTPStatus.BAD_REQUEST, str(error), b"") from None
+    return address if origin is None or not origin.host else (origin.host, origin.port)

@@ -1,0 +1,150 @@
+"""What is on its way to one client: bytes and pieces of files, in their order.
+
+A worker, in the thread that owns the connection. It sends what the kernel takes
+and keeps the rest, for the loop to send later; only of much does it wait. It
+knows nothing of HTTP.
+"""
+
+import contextlib
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+_DONTWAIT: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_MORE: Final = _DONTWAIT | socket.MSG_MORE
+
+#: Of one turn, so that one fast client cannot keep the loop (nginx: 2 MB).
+_TURN_BYTES: Final = 1 << 21
+
+_send = socket.socket.send
+_fileno = socket.socket.fileno
+
+
+class _FilePart:
+    """A piece of a file; it owns the descriptor."""
+
+    __slots__ = ("count", "fd", "offset")
+
+    def __init__(self, fd: int, offset: int, count: int) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.count = count
+
+
+class Outbox:
+    """room: bytes that may be kept. wait: waits for the client, called with an event of poll."""
+
+    __slots__ = ("_kept", "_kept_bytes", "_nonblocking", "_room", "_sock", "_wait")
+
+    def __init__(self, sock: socket.socket, room: int, wait: Callable[[int], None]) -> None:
+        self._sock = sock
+        self._room = room
+        self._wait = wait
+        self._kept: deque[Any] | None = None
+        self._kept_bytes = 0
+        self._nonblocking = False
+
+    def is_empty(self) -> bool:
+        """Tell whether everything has been given to the kernel."""
+        return not self._kept
+
+    def send(self, data: bytes, flags: int = _DONTWAIT) -> None:
+        """Send data, or keep what the client has no room for; wait if that is much.
+
+        Raises: OSError when the client has gone, TimeoutError when it stalls.
+        """
+        if not self._kept:
+            try:
+                sent = _send(self._sock, data, flags)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+            self._keep(memoryview(data)[sent:])
+        else:
+            self._keep(data)
+        if self._kept_bytes > self._room:
+            self.flush(self._room >> 1)
+
+    def send_more(self, data: bytes) -> None:
+        """Send data to which more will be joined, at the latest in 200 ms (MSG_MORE, tcp(7))."""
+        self.send(data, _MORE)
+
+    def send_file(self, fd: int, offset: int, count: int) -> None:
+        """Send a piece of a file after the rest; the descriptor is closed when it is done.
+
+        Raises: OSError.
+        """
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append(_FilePart(fd, offset, count))
+        if len(self._kept) == 1:
+            self.send_some()
+
+    def flush(self, leave: int = 0) -> None:
+        """Wait until at most `leave` bytes are kept, and no file.
+
+        Raises: OSError, TimeoutError.
+        """
+        self.send_some()
+        while self._kept and self._kept_bytes >= leave:
+            self._wait(select.POLLOUT)
+            self.send_some()
+
+    def send_some(self) -> None:
+        """Send what the client has room for now.
+
+        Raises: OSError; also when a file has become shorter than was promised.
+        """
+        kept = self._kept
+        moved = 0
+        with contextlib.suppress(BlockingIOError):
+            while kept and moved < _TURN_BYTES:
+                part = kept[0]
+                moved += self._send_file(part) if type(part) is _FilePart else self._send(part)
+        if not kept and self._nonblocking:
+            self._nonblocking = False
+            os.set_blocking(_fileno(self._sock), True)
+
+    def clear(self) -> None:
+        """Drop what has not been sent."""
+        while self._kept:
+            part = self._kept.popleft()
+            if type(part) is _FilePart:
+                os.close(part.fd)
+        self._kept_bytes = 0
+
+    def _send(self, part: bytes | memoryview) -> int:
+        sent = _send(self._sock, part, _DONTWAIT)
+        self._kept_bytes -= sent
+        assert self._kept is not None  # noqa: S101 # the part is its first
+        if sent == len(part):
+            self._kept.popleft()
+        else:
+            self._kept[0] = memoryview(part)[sent:]
+        return sent
+
+    def _send_file(self, part: _FilePart) -> int:
+        if not self._nonblocking:  # sendfile(2) knows no MSG_DONTWAIT
+            self._nonblocking = True
+            os.set_blocking(_fileno(self._sock), False)
+        count = min(part.count, _TURN_BYTES)
+        sent = os.sendfile(_fileno(self._sock), part.fd, part.offset, count)
+        if sent == 0 and count:
+            raise BrokenPipeError("the file became shorter while it was sent")
+        part.offset += sent
+        part.count -= sent
+        if part.count == 0:
+            os.close(part.fd)
+            assert self._kept is not None  # noqa: S101 # the part is its first
+            self._kept.popleft()
+        return sent
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append(data)
+        self._kept_bytes += len(data)
