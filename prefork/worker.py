@@ -70,7 +70,12 @@ class Server(Listening, Protocol):
 
 
 class Engine(Protocol):
-    """What a worker knows of a server that runs its clients in the worker's loop."""
+    """What a worker knows of a server that runs its clients in the worker's loop.
+
+    wait_s: how long it can do without a `tick()`, in seconds.
+    """
+
+    wait_s: float
 
     def accept(self) -> None:
         """Take one client from the queue, if one is there."""
@@ -80,6 +85,9 @@ class Engine(Protocol):
 
     def any_left(self) -> bool:
         """Tell whether a client is still in hand."""
+
+    def is_busy(self) -> bool:
+        """Tell whether a handler runs."""
 
     def hang_up_idle(self, idle_ns: int) -> None:
         """Let go of clients that have been idle for so long."""
@@ -223,7 +231,7 @@ class Worker:
         acceptor = Acceptor(self.loop, plain, self._on_served)
         self._tick(acceptor)
         while not self._leaving:
-            self.loop.turn(self._wait_s)
+            self.loop.turn(self._patience_s())
             if time.monotonic() >= self._tick_due_s:
                 self._tick(acceptor)
             for server in self._servers:
@@ -234,6 +242,12 @@ class Worker:
         acceptor.close()
         for engine in self._engines.values():
             engine.retire()
+
+    def _patience_s(self) -> float:
+        wait_s = self._wait_s
+        for engine in self._engines.values():
+            wait_s = min(wait_s, engine.wait_s)
+        return wait_s
 
     def _on_served(self, index: int) -> None:
         self._last_request_s[index] = time.monotonic()
@@ -258,7 +272,7 @@ class Worker:
                 due_s = now_s + server.timeout
             wait_s = min(wait_s, max(SHORTEST_WAIT_S, due_s - now_s))
         self._wait_s = wait_s
-        self._tick_due_s = now_s + min(wait_s, TICK_S)
+        self._tick_due_s = now_s + min(self._patience_s(), TICK_S)
 
     def _beat(self) -> None:
         now_ns = time.monotonic_ns()
@@ -266,7 +280,8 @@ class Worker:
         for engine in self._engines.values():
             oldest_ns = min(oldest_ns, engine.oldest_sign_of_life_ns(now_ns))
         self._slot.beat_ns = oldest_ns
-        self._show_busy(busy=self._any_left())
+        busy = self.clients.any_left() or any(e.is_busy() for e in self._engines.values())
+        self._show_busy(busy=busy)
 
     def _any_left(self) -> bool:
         return self.clients.any_left() or any(e.any_left() for e in self._engines.values())

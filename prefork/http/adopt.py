@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from prefork.http import folder, handler, heads, hooks, lazy
+from prefork.http import downloads, folder, handler, heads, hooks, lazy
 
 
 class Style(Enum):
@@ -126,8 +126,23 @@ def _adopt_class(cls: type[Any]) -> Adopted:
             logs=not is_untouched(cls, "log_request", *_FAST["log_request"][1]),
         ),
     }
+    if issubclass(cls, http.server.SimpleHTTPRequestHandler):
+        members |= _downloading(cls)
     style = Style.FAST if "handle" in members else Style.FIRST_BYTE
     return Adopted(_derive(cls, members), style, timeout_s)
+
+
+def _downloading(cls: type[Any]) -> dict[str, Any]:
+    """Return the hooks that send files."""
+    members: dict[str, Any] = {}
+    if is_untouched(cls, "do_GET", *downloads.INLINED):
+        members["do_GET"] = downloads.getting(defines(cls, "do_GET"))
+    if is_untouched(cls, "do_HEAD", *downloads.INLINED):
+        members["do_HEAD"] = downloads.heading(defines(cls, "do_HEAD"))
+    touching = ("send_head", "guess_type", "list_directory", "end_headers")
+    if is_untouched(cls, "copyfile", *touching):
+        members["copyfile"] = downloads.copying(defines(cls, "copyfile"))
+    return members
 
 
 def adopt(wanted: Any) -> Adopted:

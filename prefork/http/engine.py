@@ -27,6 +27,7 @@ from prefork.http.connection import (
     Connection,
 )
 from prefork.http.door import Door
+from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.pool import Pool
@@ -50,6 +51,8 @@ _TOO_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nConten
 class Engine:
     """server: whose hooks are called. loop, desk: of the thread that runs it.
 
+    wait_s: how long the loop may wait before the next `tick()`, in seconds.
+
     alone: in a process that serves alone, not in a worker.
     """
 
@@ -58,6 +61,7 @@ class Engine:
         self.loop = loop
         self.limits: Limits = server.limits
         self.parser = Parser(self.limits.wire)
+        self.files = FileCache()
         self.access = AccessLog(2, server.access_log) if server.access_log else None
         self.now_s = time.monotonic()
         self.retiring = False
@@ -179,6 +183,10 @@ class Engine:
     def _adopt(self) -> None:
         self._adopted = adopt(self.server.RequestHandlerClass)
         self.server.RequestHandlerClass = self._adopted.handler
+        timeout_s = self._adopted.timeout_s
+        self._patience_s = self.wait_s = (
+            SWEEP_S if timeout_s is None else min(SWEEP_S, max(STUCK_S, timeout_s / 4))
+        )
 
     # -- requests -------------------------------------------------------------
 
@@ -195,6 +203,8 @@ class Engine:
             self.serve(connection)
         else:
             self.pool.submit(connection)
+            if self.pool.has_waiting():
+                self.wait_s = STUCK_S
 
     def _lend(self, connection: Connection) -> None:
         """Leave a client to the server's own `process_request()`, perhaps in a thread of its own.
@@ -267,6 +277,9 @@ class Engine:
             return not connection.abandoned
         finally:
             desk.end()
+            if self.pool is None:
+                # It may have taken its time, and others' patience is counted from now_s.
+                self.now_s = time.monotonic()
 
     def _begin(self, connection: Connection) -> bool:
         """Call the hooks of socketserver for a client's first request."""
@@ -352,18 +365,11 @@ class Engine:
                 connection.close()
         if self.pool is not None:
             self.pool.close()
+        self.files.clear()
         if self.access is not None:
             self.access.close()
 
     # -- time -----------------------------------------------------------------
-
-    @property
-    def wait_s(self) -> float:
-        """How long the loop may wait before the next tick, in seconds."""
-        if self.pool is not None and self.pool.is_stuck():
-            return STUCK_S
-        timeout_s = self._adopted.timeout_s
-        return SWEEP_S if timeout_s is None else min(SWEEP_S, max(STUCK_S, timeout_s / 4))
 
     def oldest_sign_of_life_ns(self, now_ns: int) -> int:
         """Return when the thread that has been silent longest showed life; now if none."""
@@ -374,13 +380,16 @@ class Engine:
         self.now_s = now_s
         if self.access is not None:
             self.access.flush()
-        if self.pool is not None and self.pool.is_stuck():
-            self.pool.grow()
+        self.wait_s = self._patience_s
+        if self.pool is not None and self.pool.has_waiting():
+            self.wait_s = STUCK_S
+            self.pool.grow_if_stuck(now_s)
         if not self.retiring and len(self._connections) < self.limits.connections:
             self._door.open(now_s)
-        if now_s - self._swept_s >= min(SWEEP_S, self.wait_s):
+        if now_s - self._swept_s >= self._patience_s:
             self._swept_s = now_s
             self._sweep(now_s)
+            self.files.expire(now_s)
         if self._hang_up_ns:
             self._hang_up(self._hang_up_ns / 1e9)
         if not self._alone:

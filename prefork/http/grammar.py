@@ -63,6 +63,7 @@ TELLING: Final = compiled(
     r"|[Cc][Oo][Nn](?:[Nn][Ee][Cc][Tt][Ii][Oo][Nn]|[Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh])"
     r"|[Tt][Rr][Aa][Nn][Ss][Ff][Ee][Rr]-[Ee][Nn][Cc][Oo][Dd][Ii][Nn][Gg]):[ \t]*+([^\r]*+)"
 )
+CONDITION: Final = compiled(r"\n[Ii][Ff]-")  # RFC 9110 §13.1
 HOST: Final = compiled(rf"(?:{_LITERAL}|{_NAME})(?::[0-9]*+)?")  # RFC 9110 §7.2; may be empty
 DIGITS: Final = compiled(r"[0-9]{1,18}")  # below 2**63; a longer number is nobody's file
 CODINGS: Final = compiled(rf"{TOKEN}(?:[ \t]*+,[ \t]*+{TOKEN})*+")

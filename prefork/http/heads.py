@@ -82,6 +82,8 @@ class _Cache:
 
 
 _CACHE: Final = _Cache()
+date_line: Final = _CACHE.date
+status_lines: Final = _CACHE.status
 
 
 def send_response(self: Any, code: Any, message: str | None = None) -> None:

@@ -5,7 +5,6 @@ and keeps the rest, for the loop to send later; only of much does it wait. It
 knows nothing of HTTP.
 """
 
-import contextlib
 import os
 import select
 import socket
@@ -35,9 +34,12 @@ class _FilePart:
 
 
 class Outbox:
-    """room: bytes that may be kept. wait: waits for the client, called with an event of poll."""
+    """room: bytes that may be kept. wait: waits for the client, called with an event of poll.
 
-    __slots__ = ("_kept", "_kept_bytes", "_nonblocking", "_room", "_sock", "_wait")
+    broken: the client has gone, or a file has not what was promised.
+    """
+
+    __slots__ = ("_kept", "_kept_bytes", "_nonblocking", "_room", "_sock", "_wait", "broken")
 
     def __init__(self, sock: socket.socket, room: int, wait: Callable[[int], None]) -> None:
         self._sock = sock
@@ -46,6 +48,7 @@ class Outbox:
         self._kept: deque[Any] | None = None
         self._kept_bytes = 0
         self._nonblocking = False
+        self.broken = False
 
     def is_empty(self) -> bool:
         """Tell whether everything has been given to the kernel."""
@@ -61,6 +64,9 @@ class Outbox:
                 sent = _send(self._sock, data, flags)
             except BlockingIOError:
                 sent = 0
+            except OSError:
+                self.broken = True
+                raise
             if sent == len(data):
                 return
             self._keep(memoryview(data)[sent:])
@@ -101,10 +107,15 @@ class Outbox:
         """
         kept = self._kept
         moved = 0
-        with contextlib.suppress(BlockingIOError):
+        try:
             while kept and moved < _TURN_BYTES:
                 part = kept[0]
                 moved += self._send_file(part) if type(part) is _FilePart else self._send(part)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.broken = True
+            raise
         if not kept and self._nonblocking:
             self._nonblocking = False
             os.set_blocking(_fileno(self._sock), True)

@@ -17,6 +17,9 @@ from prefork.desk import Desk
 #: More than so many only take the interpreter's lock from each other, unless their handlers block.
 _EAGER: Final = 4
 
+#: How long nobody may be served, while somebody waits, before there are more threads.
+_STUCK_S: Final = 0.02
+
 Serve = Callable[[Any], None]
 
 
@@ -31,6 +34,7 @@ class Pool:
         self._threads: list[threading.Thread] = []
         self._desks: list[Desk] = []
         self._done = self._done_before = 0
+        self._moved_s = 0.0
         self._idle = 0
 
     def submit(self, connection: Any) -> None:
@@ -39,13 +43,16 @@ class Pool:
         if self._idle < self._queue.qsize() and len(self._threads) < min(self._size, _EAGER):
             self._start()
 
-    def is_stuck(self) -> bool:
-        """Tell whether somebody waits and nobody has been served since the last call."""
-        before, self._done_before = self._done_before, self._done
-        return self._queue.qsize() > 0 and self._done == before
+    def has_waiting(self) -> bool:
+        """Tell whether somebody waits for a thread."""
+        return self._queue.qsize() > self._idle
 
-    def grow(self) -> None:
-        """Start threads for those that wait."""
+    def grow_if_stuck(self, now_s: float) -> None:
+        """Start threads for those that wait, if nobody has been served for a while."""
+        if self._done != self._done_before:
+            self._done_before, self._moved_s = self._done, now_s
+        if now_s - self._moved_s < _STUCK_S:
+            return
         for _ in range(min(self._queue.qsize(), self._size - len(self._threads))):
             self._start()
 

@@ -156,6 +156,24 @@ class Response(io.BufferedIOBase):
         self._head = head[:-2] + extra + b"\r\n" if extra else head
         return self.mode != NONE and not (self.mode == LENGTH and self.left == 0)
 
+    def head_of(self, lines: bytes, size: int) -> bytes:
+        """Return the head of a whole answer of a known length, which the caller sends with it.
+
+        lines: with Content-Length, without the empty line. size: of the body
+        that follows.
+        """
+        connection = self._connection
+        self.mode, self.left, self.sent = LENGTH, 0, size
+        self.status = 200
+        keep = not connection.must_close()
+        self.close_after = not keep
+        if not keep:
+            if lines[7:8] == b"1":
+                return lines + b"Connection: close\r\n\r\n"
+        elif connection.head.version == "HTTP/1.0":
+            return lines + b"Connection: keep-alive\r\n\r\n"
+        return lines + b"\r\n"
+
     def _open_tunnel(self) -> None:
         self.mode = RAW
         self.close_after = True

@@ -225,8 +225,15 @@ class HTTPServer(http.server.HTTPServer):
             connection.close_soon()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print the client, its request, and the traceback to stderr, and go on."""
+        """Print the client, its request, and the traceback to stderr, and go on.
+
+        That a client has gone is nobody's error.
+        """
         connection = _connection_of(request)
+        gone = connection is not None and connection.outbox.broken
+        if gone and isinstance(sys.exception(), ConnectionError):
+            log.debug("client.gone", client=client_address)
+            return
         line = getattr(connection and connection.handler, "requestline", "")
         lines = ["-" * 40, f"Exception occurred during processing of request from {client_address}"]
         if line:

@@ -18,6 +18,7 @@ from typing import Final
 
 from prefork.http.grammar import (
     CODINGS,
+    CONDITION,
     CONTROL,
     CONTROL_OR_TAB,
     DIGITS,
@@ -84,6 +85,7 @@ class _Block:
     options: list[bytes]
     expects_continue: bool
     has_upgrade: bool
+    is_conditional: bool
     fields: tuple[tuple[str, str], ...] | None = None
 
 
@@ -115,6 +117,11 @@ class Head:
     def block(self) -> bytes:
         """All after the request line, the final empty line included."""
         return self._block.content
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether there are preconditions (RFC 9110 §13.1)."""
+        return self._block.is_conditional
 
     @property
     def fields(self) -> tuple[tuple[str, str], ...]:
@@ -242,6 +249,7 @@ class Parser:
             _words(options) if b"," in options else [options],
             seen.get(b"expect", b"").lower() == b"100-continue",
             b"upgrade" in seen,
+            CONDITION.search(match.string, match.end(1), match.end()) is not None,
         )
         if len(content) <= _CACHED_BYTES:
             if len(self._blocks) >= _CACHED_BLOCKS or self._blocks_bytes > _CACHE_BYTES:

@@ -1,0 +1,157 @@
+"""Files sent faster: hooks of SimpleHTTPRequestHandler that `adopt` puts in its place.
+
+A worker, in the thread of the handler. A file that was asked for lately leaves
+by its open descriptor; a large one by sendfile(2), in the loop, so that a slow
+client holds no thread. Whatever is no plain file, or asked for under
+conditions, goes the class's own way.
+"""
+
+import io
+import os
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from prefork.http.filecache import SMALL_BYTES, File
+from prefork.http.heads import date_line, status_lines
+from prefork.http.lazy import CONNECTION
+from prefork.http.response import LENGTH
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+
+#: What these hooks do on the way, or read; a handler that has its own in the instance gets them
+#: called.
+INLINED: Final = (
+    "send_head",
+    "translate_path",
+    "guess_type",
+    "copyfile",
+    "list_directory",
+    "send_response",
+    "send_response_only",
+    "send_header",
+    "end_headers",
+    "flush_headers",
+    "version_string",
+    "date_time_string",
+    "responses",
+)
+_INLINED: Final = frozenset({*INLINED, "extensions_map", "index_pages"})
+_OK: Final = HTTPStatus.OK
+
+_Method = Callable[[Any], None]
+
+
+def getting(plain: _Method) -> _Method:
+    """Return do_GET; plain: the class's own."""
+
+    def do_GET(self: Any) -> None:  # noqa: N802 # the stdlib's name
+        connection = self.__dict__.get(CONNECTION)
+        file = _find(self, connection)
+        if file is None:
+            plain(self)
+        elif file.size > SMALL_BYTES:
+            self.log_request(_OK)
+            outbox = connection.outbox
+            outbox.send_more(connection.response.head_of(_head(self, file), file.size))
+            outbox.send_file(os.dup(file.fd), 0, file.size)
+        else:
+            body = file.read()
+            if body is None:  # it has changed this very second
+                connection.engine.files.clear()
+                plain(self)
+                return
+            self.log_request(_OK)
+            connection.outbox.send(connection.response.head_of(_head(self, file), file.size) + body)
+
+    return do_GET
+
+
+def heading(plain: _Method) -> _Method:
+    """Return do_HEAD; plain: the class's own."""
+
+    def do_HEAD(self: Any) -> None:  # noqa: N802 # the stdlib's name
+        connection = self.__dict__.get(CONNECTION)
+        file = _find(self, connection)
+        if file is None:
+            plain(self)
+        else:
+            self.log_request(_OK)
+            connection.outbox.send(connection.response.head_of(_head(self, file), 0))
+
+    return do_HEAD
+
+
+def copying(plain: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
+    """Return copyfile(); plain: the class's own."""
+
+    def copyfile(self: Any, source: Any, outputfile: Any) -> None:
+        connection = self.__dict__.get(CONNECTION)
+        whole = (
+            connection is not None
+            and outputfile is connection.response
+            and connection.response.mode == LENGTH
+            and type(source) is io.BufferedReader
+            and type(source.raw) is io.FileIO
+        )
+        if not whole:
+            plain(self, source, outputfile)
+            return
+        response = connection.response
+        count, response.left = response.left, 0
+        response.sent += count
+        if count:
+            connection.outbox.send_file(os.dup(source.fileno()), source.tell(), count)
+
+    return copyfile
+
+
+def _find(self: Any, connection: "Connection | None") -> File | None:
+    members = self.__dict__
+    if connection is None or connection.abandoned or not _INLINED.isdisjoint(members):
+        return None
+    head = connection.head
+    if head is None or head.is_conditional or members["wfile"] is not connection.response:
+        return None
+    files, now_s = connection.engine.files, time.monotonic()
+    key = type(self), self.directory, self.path.partition("?")[0]
+    file = files.get(key, now_s)
+    if file is not None:
+        return file
+    if members.get("_headers_buffer"):
+        return None  # something of a head is there already
+    path = self.translate_path(self.path)
+    if path.endswith("/"):
+        path = next(filter(os.path.isfile, (path + name for name in _index_pages(self))), "")
+    if not path or not os.path.isabs(path):  # noqa: PTH117 # Path costs more; relative: to which cwd?
+        return None
+
+    def describe(file: File, modified_s: float) -> bytes:
+        lines = [
+            f"Content-type: {self.guess_type(path)}",
+            f"Content-Length: {file.size}",
+            f"Last-Modified: {self.date_time_string(modified_s)}",
+        ]
+        return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+    return files.open(key, path, now_s, describe)
+
+
+def _index_pages(self: Any) -> tuple[str, ...]:
+    return tuple(getattr(self, "index_pages", ("index.html", "index.htm")))
+
+
+def _head(self: Any, file: File) -> bytes:
+    """Return the head's lines, without the empty one at its end."""
+    status, server = status_lines(self, _OK, None)
+    extra = getattr(self, "extra_response_headers", None)
+    lines = status + server + date_line() + file.lines
+    return lines + _lines_of(extra, lines) if extra else lines
+
+
+def _lines_of(extra: Any, lines: bytes) -> bytes:
+    sent = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
+    pairs = [(str(name).encode("latin-1"), str(value).encode("latin-1")) for name, value in extra]
+    return b"".join(b"%b: %b\r\n" % pair for pair in pairs if pair[0].lower() not in sent)

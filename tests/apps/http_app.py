@@ -1,0 +1,309 @@
+"""A server whose handler does what its path says, for tests of the HTTP engine.
+
+    python http_app.py '{"threads": 4, "limits": {"head_s": 0.3}, "server": {"workers": 2}}'
+
+It prints `PORT n`. Handlers that wait for something wait for an event, which `/set?name=` sets.
+"""
+
+import gc
+import http.server
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import urllib.parse
+from collections import defaultdict
+
+from prefork import PreforkMixIn
+from prefork.http import HTTPServer
+from prefork.http.limits import Limits
+
+OPTIONS = json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}")
+EVENTS = defaultdict(threading.Event)
+SEEN = defaultdict(list)  # by the client's port
+NOTES = defaultdict(list)
+BLOCK = b"0123456789abcdef" * 4096
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = OPTIONS.get("protocol", "HTTP/1.1")
+    timeout = OPTIONS.get("timeout")
+
+    def __getattr__(self, name):
+        if name.startswith("do_"):
+            return self.dispatch
+        raise AttributeError(name)
+
+    def dispatch(self):
+        path, _, query = self.path.partition("?")
+        self.query = dict(urllib.parse.parse_qsl(query))
+        getattr(self, "at_" + path.strip("/"), self.at_seen_by_default)()
+
+    def answer(self, body, status=200, **fields):
+        if not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in fields.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def begin(self, status=200, **fields):
+        self.send_response(status)
+        for name, value in fields.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+    def at_seen_by_default(self):
+        body = self.rfile.read()
+        method, target, _ = self.requestline.split(" ")
+        SEEN[self.client_address[1]].append(
+            {
+                "method": method,
+                "target": target,
+                "version": self.request_version,
+                "body": body.decode("latin-1"),
+                "fields": self.headers.items(),
+            }
+        )
+        self.answer(b"ok")
+
+    # -- what happened ---------------------------------------------------------
+
+    def at_seen(self):
+        self.answer(SEEN.pop(int(self.query["port"]), []))
+
+    def at_notes(self):
+        self.answer(NOTES[self.query["name"]])
+
+    def at_facts(self):
+        gc.collect()
+        status = dict(
+            line.split(":", 1) for line in open("/proc/self/status").read().splitlines()
+        )
+        self.answer(
+            {
+                "pid": os.getpid(),
+                "threads": threading.active_count(),
+                "fds": len(os.listdir("/proc/self/fd")),
+                "rss_kb": int(status["VmRSS"].split()[0]),
+                "cpu_s": time.process_time(),
+                "objects": len(gc.get_objects()),
+            }
+        )
+
+    def at_set(self):
+        EVENTS[self.query["name"]].set()
+        self.answer(b"set")
+
+    # -- answers ---------------------------------------------------------------
+
+    def at_hello(self):
+        self.answer(b"hello")
+
+    def at_nolength(self):
+        self.begin()
+        self.wfile.write(b"hello ")
+        self.wfile.write(b"")
+        self.wfile.write(b"world")
+
+    def at_bodyless(self):
+        self.begin(int(self.query["status"]))
+        self.wfile.write(b"must not be seen")
+
+    def at_many(self):
+        self.begin(Content_Length="5")
+        self.wfile.write(b"hel")
+        self.wfile.write(b"lo and more")
+        self.wfile.write(b"and more")
+
+    def at_few(self):
+        self.begin(Content_Length="50")
+        self.wfile.write(b"hello")
+
+    def at_nothing(self):
+        pass
+
+    def at_headonly(self):
+        self.begin(Content_Length="0")
+
+    def at_ownchunks(self):
+        self.begin(Transfer_Encoding="chunked")
+        self.wfile.write(b"5\r\nhello\r\n0\r\n\r\n")
+
+    def at_raw(self):
+        for part in json.loads(self.query["parts"]):
+            self.wfile.write(part.encode("latin-1"))
+
+    def at_says(self):
+        self.answer(b"hello", Connection=self.query["connection"])
+
+    def at_dated(self):
+        self.answer(b"hello", Date="yesterday", Server="mine")
+
+    def at_inject(self):
+        self.send_response(200)
+        self.send_header(self.query.get("key", "X"), self.query["value"])
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def at_reason(self):
+        self.send_response(200, self.query["reason"])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def at_early(self):
+        self.send_response_only(103)
+        self.send_header("Link", "</style.css>; rel=preload")
+        self.end_headers()
+        self.answer(b"hello")
+
+    def at_big(self):
+        size = int(self.query["size"])
+        self.begin(Content_Length=str(size))
+        sent = 0
+        while sent < size:
+            sent += self.wfile.write(BLOCK[: size - sent])
+        NOTES["big"].append(sent)
+
+    def at_lines(self):
+        """One chunk of a body at a time, as long as asked for; never waits for its client."""
+        until_s = time.monotonic() + float(self.query["s"])
+        self.begin()
+        while time.monotonic() < until_s:
+            self.wfile.write(b"line\n")
+
+    def at_upgrade(self):
+        self.begin(101, Upgrade="echo", Connection="Upgrade")
+        self.tunnel()
+
+    def do_CONNECT(self):
+        self.begin()
+        self.tunnel()
+
+    def tunnel(self):
+        while line := self.rfile.readline():
+            self.wfile.write(b"heard " + line)
+            if line == b"bye\n":
+                break
+
+    # -- bodies ----------------------------------------------------------------
+
+    def at_echo(self):
+        self.answer(self.rfile.read())
+
+    def at_size(self):
+        size = 0
+        while data := self.rfile.read1(65536):
+            size += len(data)
+        self.answer({"size": size})
+
+    def at_some(self):
+        self.answer(self.rfile.read(int(self.query["n"])))
+
+    def at_refuse(self):
+        self.answer(b"no", 403)
+
+    def at_tries(self):
+        try:
+            NOTES["tries"].append(["read", len(self.rfile.read())])
+        except Exception as error:
+            NOTES["tries"].append([type(error).__name__, str(error)])
+            raise
+
+    def at_late(self):
+        self.begin()
+        self.wfile.write(b"begun ")
+        self.rfile.read()
+        self.wfile.write(b"done")
+
+    # -- trouble ---------------------------------------------------------------
+
+    def at_raise(self):
+        self.send_response(200)
+        self.send_header("X-Mine", "1")
+        raise ValueError("raised before the head")
+
+    def at_raiselate(self):
+        self.begin(**json.loads(self.query.get("fields", "{}")))
+        self.wfile.write(b"hello")
+        raise ValueError("raised after the head")
+
+    def at_exit(self):
+        sys.exit(3)
+
+    def at_exitlate(self):
+        self.begin()
+        self.wfile.write(b"hello")
+        sys.exit(3)
+
+    def at_interrupt(self):
+        raise KeyboardInterrupt
+
+    def at_timeout(self):
+        raise TimeoutError("the database did not answer")
+
+    def at_stick(self):
+        threading.Event().wait()
+
+    def at_wait(self):
+        NOTES["waiting"].append(self.query["name"])
+        assert EVENTS[self.query["name"]].wait(20)
+        self.answer(b"waited")
+
+    def at_gate(self):
+        os.write(1, b"BEGUN\n")
+        os.close(os.open(self.query["name"], os.O_RDONLY))
+        self.answer(b"x" * int(self.query.get("size", "5")))
+
+    def at_sleep(self):
+        time.sleep(float(self.query["s"]))
+        self.at_big()
+
+    def at_closed(self):
+        self.close_connection = True
+        self.answer(b"hello")
+
+
+class Custom(Handler):
+    """Its `handle` is its own: it keeps its thread until its client has gone."""
+
+    def handle(self):
+        super().handle()
+
+
+class Server(PreforkMixIn, HTTPServer):
+    workers = 1
+    threads = OPTIONS.get("threads", 0)
+    limits = Limits(**OPTIONS.get("limits", {}))
+
+    def setup_worker(self):
+        if "nofile" in OPTIONS:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPTIONS["nofile"],) * 2)
+
+    def verify_request(self, request, client_address):
+        return OPTIONS.get("verify", True)
+
+
+def main():
+    for name, value in OPTIONS.get("server", {}).items():
+        setattr(Server, name, value)
+    handler = globals()[OPTIONS.get("handler", "Handler")]
+    server = Server(("127.0.0.1", 0), handler)
+    print("PORT", server.server_address[1], flush=True)
+    server.serve_forever()
+    server.server_close()
+    print("END", flush=True)
+
+
+if __name__ == "__main__":
+    import logging
+
+    logging.basicConfig(level=logging.DEBUG)
+    main()
