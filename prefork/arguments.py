@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 import prefork
 from prefork.errors import UsageError
+from prefork.http.access import FORMATS
 from prefork.servers import REQUEST_QUEUE_SIZE
 
 _EPILOG: Final = """\
@@ -92,7 +93,7 @@ def _add_handler_options(parser: argparse.ArgumentParser) -> None:
         "-p",
         "--protocol",
         metavar="VERSION",
-        help="conform to this HTTP version (default: HTTP/1.0, or what the handler says)",
+        help="conform to this HTTP version (default: HTTP/1.1, or what the handler says)",
     )
     add(
         "-H",
@@ -118,6 +119,20 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="number of worker processes, or auto: one for each processor this process may use"
         " (default: auto)",
+    )
+    add(
+        "-t",
+        "--threads",
+        metavar="N",
+        help="how many threads of each worker may run HTTP handlers; 0: one request at a time"
+        " (default: 0 for a directory, else as many as block, up to 512)",
+    )
+    add(
+        "--access-log",
+        choices=FORMATS,
+        default="common",
+        help="log requests to stderr (default: %(default)s); handlers with a log_message() of their"
+        " own do that themselves",
     )
     add(
         "--request-queue-size",

@@ -19,17 +19,20 @@ from prefork import log, systemd
 from prefork.arguments import parse
 from prefork.cpus import available_cpus
 from prefork.errors import PreforkError, UsageError
-from prefork.files import FolderRequestHandler
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
+from prefork.http.folder import SimpleHTTPRequestHandler
+from prefork.http.server import ThreadingHTTPServer
 from prefork.listeners import open_listeners
 from prefork.mixin import serve_together
 from prefork.scoreboard import CAPACITY
+from prefork.servers import Serving
 from prefork.sockets import endpoint_of
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
 
 _DESCRIPTORS: Final = 65536
+_THREADS: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,7 @@ class _Wanted:
     target: Target
     binds: Sequence[str]
     port: int
-    workers: int
-    request_queue_size: int
+    serving: Serving
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,15 +88,30 @@ def _wanted(options: argparse.Namespace) -> _Wanted:
         if options.workers == "auto"
         else _number("-w/--workers", options.workers, 1, CAPACITY, " or auto")
     )
+    found = _target(target, options)
     return _Wanted(
-        target=_target(target, options),
+        target=found,
         binds=options.bind or (),
         port=8000 if port is None else _number("PORT", port, 0, 65535),
-        workers=workers,
-        request_queue_size=_number(
-            "--request-queue-size", options.request_queue_size, 1, 2**31 - 1
+        serving=Serving(
+            workers=workers,
+            request_queue_size=_number(
+                "--request-queue-size", options.request_queue_size, 1, 2**31 - 1
+            ),
+            threads=_threads(found, options),
+            access_log="off" if options.quiet else options.access_log,
         ),
     )
+
+
+def _threads(target: Target, options: argparse.Namespace) -> int:
+    if options.threads is not None:
+        if target.kind is not Kind.HTTP:
+            raise UsageError(f"-t/--threads: {target.name} is no HTTP handler")
+        return _number("-t/--threads", options.threads, 0, _THREADS)
+    # A folder's files are sent by the loop, and threads would only slow that down. What another
+    # handler waits for, nobody knows.
+    return 0 if target.is_folder else ThreadingHTTPServer.threads
 
 
 def _number(name: str, text: str, least: int, most: int, alternative: str = "") -> int:
@@ -124,8 +141,11 @@ def _target(text: str | None, options: argparse.Namespace) -> Target:
             )
         folder = "."
     options.directory = str(find_folder(folder))
-    target = Target(options.directory, Kind.HTTP, FolderRequestHandler, FolderRequestHandler)
-    return configured(target, _handler_options(options))
+    handler = SimpleHTTPRequestHandler
+    return configured(
+        Target(options.directory, Kind.HTTP, handler, handler, is_folder=True),
+        _handler_options(options),
+    )
 
 
 def _handler_options(options: argparse.Namespace) -> HandlerOptions:
@@ -142,17 +162,19 @@ def _serve(wanted: _Wanted) -> None:
     """Open the listeners, greet, and serve until told to stop."""
     target = wanted.target
     _raise_descriptor_limit()
-    with open_listeners(
-        target, wanted.binds, wanted.port, wanted.workers, wanted.request_queue_size
-    ) as servers:
+    with open_listeners(target, wanted.binds, wanted.port, wanted.serving) as servers:
         endpoints = [endpoint_of(server.socket) for server in servers]
         at = ",".join(map(str, endpoints))
         pid = os.getpid()
-        log.info("master.listening", pid=pid, what=target.name, at=at, workers=wanted.workers)
+        log.info(
+            "master.listening", pid=pid, what=target.name, at=at, workers=wanted.serving.workers
+        )
         if sys.stdout.isatty():
             urls = reachable_urls(target.kind, endpoints)
             colour = not os.environ.get("NO_COLOR")
-            text = greeting(prefork.__version__, target.name, urls, wanted.workers, colour=colour)
+            text = greeting(
+                prefork.__version__, target.name, urls, wanted.serving.workers, colour=colour
+            )
             print(text, end="", flush=True)
         try:
             serve_together(

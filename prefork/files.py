@@ -1,4 +1,4 @@
-"""SimpleHTTPRequestHandler with 3.15's options on any Python: the folder share's handler.
+"""3.15's options of SimpleHTTPRequestHandler, for classes derived from an older one.
 
 A worker. `extra_response_headers` and `default_content_type` came to the
 stdlib with 3.15; for the versions before, they are made of the hooks that all
@@ -75,19 +75,3 @@ class _FolderOptions(http.server.SimpleHTTPRequestHandler):
 FolderOptions: type[http.server.SimpleHTTPRequestHandler] = (
     http.server.SimpleHTTPRequestHandler if sys.version_info >= (3, 15) else _FolderOptions
 )
-
-
-class FolderRequestHandler(FolderOptions):  # type: ignore[misc, valid-type] # known only at run time
-    """Serve one folder: the handler of `prefork DIRECTORY`."""
-
-    #: Seconds without a byte moved after which a client is let go (nginx: 60). Browsers open
-    #: spare connections and keep them; each holds a thread here.
-    timeout = 60
-
-    def send_head(self) -> io.BytesIO | BinaryIO | None:
-        """Send the head; no file has a name with NUL in it, and asking for one is an error."""
-        if "\0" in self.translate_path(self.path):
-            self.send_error(HTTPStatus.NOT_FOUND, "File not found")
-            return None
-        head: io.BytesIO | BinaryIO | None = super().send_head()
-        return head

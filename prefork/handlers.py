@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from prefork.errors import UsageError
 from prefork.files import FolderOptions
+from prefork.http import folder
 from prefork.target import Target
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
@@ -53,7 +54,7 @@ def configured(target: Target, options: HandlerOptions) -> Target:
         arguments["directory"] = options.directory
     if options.headers or options.content_type is not None:
         _require(target, SimpleHTTPRequestHandler, "-H/--header and --content-type")
-        if not issubclass(handler_class, FolderOptions):
+        if not issubclass(handler_class, (FolderOptions, folder.SimpleHTTPRequestHandler)):
             bases = (FolderOptions, handler_class)
     if options.headers:
         for name, value in options.headers:

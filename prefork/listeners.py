@@ -13,7 +13,7 @@ from typing import Final
 from prefork import log
 from prefork.errors import StartError
 from prefork.mixin import PreforkMixIn
-from prefork.servers import open_server
+from prefork.servers import Serving, open_server
 from prefork.sockets import Endpoint, everywhere, keep_apart, resolve
 from prefork.target import Kind, Target
 
@@ -22,7 +22,7 @@ _SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 
 @contextmanager
 def open_listeners(
-    target: Target, binds: Sequence[str], port: int, workers: int, request_queue_size: int
+    target: Target, binds: Sequence[str], port: int, serving: Serving
 ) -> Iterator[list[PreforkMixIn]]:
     """Yield a server for each endpoint; close all at the end.
 
@@ -30,7 +30,7 @@ def open_listeners(
     same for all endpoints.
     Raises: UsageError, StartError.
     """
-    _warn_of_limit(request_queue_size)
+    _warn_of_limit(serving.request_queue_size)
     endpoints = _endpoints(binds, port, target.kind)
     missing: StartError | None = None
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def open_listeners(
         for endpoint in endpoints:
             here = _with_port(endpoint, given)
             try:
-                server = open_server(target.kind, here, target.handler, workers, request_queue_size)
+                server = open_server(target.kind, here, target.handler, serving)
             except OSError as error:
                 failure = StartError(f"cannot listen on {here}: {_reason(error, here)}")
                 # A name like localhost may have an address of a family that is switched off.

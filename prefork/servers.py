@@ -1,21 +1,22 @@
 """The server classes of the command line: which one fits a handler and an endpoint.
 
-The master builds them, the workers run them. Streams have a thread per client
-in each worker, as `python -m http.server` has: a browser's spare connection or
-a silent telnet must not occupy a whole worker.
+The master builds them, the workers run them. HTTP runs on the engine. Other
+streams have a thread per client in each worker: a silent telnet must not occupy
+a whole one.
 """
 
 import contextlib
-import http.server
 import os
 import socket
 import socketserver
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from prefork import log
+from prefork.http import server as http_server
 from prefork.mixin import PreforkMixIn
 from prefork.sockets import Endpoint, clear_stale
 from prefork.target import Kind
@@ -102,37 +103,26 @@ class _UnixDatagramServer(_UnixFile, _Served, socketserver.UnixDatagramServer):
     """Unix datagram sockets, one datagram at a time."""
 
 
-class _NamedHTTPServer(http.server.HTTPServer):
-    """HTTPServer without its look-up of a name in the DNS, which may block for seconds."""
+class _HTTPServer(_DualStack, _Served, http_server.ThreadingHTTPServer):
+    """HTTP over TCP, on the engine."""
 
-    allow_reuse_port = False  # 3.14 switches it on, and a port in use would go unnoticed
+    allow_reuse_address = True
 
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = socket.gethostname(), 0
-        if self.address_family != socket.AF_UNIX:
-            host, port = self.server_address[:2]
-            self.server_name = self.server_name if host in ("0.0.0.0", "::") else str(host)
-            self.server_port = int(port)
+    def name_of(self, host: str) -> str:
+        """Return server_name without a look-up in the DNS, which may block for seconds."""
+        return socket.gethostname() if host in ("", "0.0.0.0", "::") else host
 
-
-class _HTTPServer(_StreamServer, _NamedHTTPServer):
-    """HTTP over TCP."""
-
-    def server_bind(self) -> None:
-        # Accepted sockets inherit it. http.server writes head and body apart, and with Nagle's
-        # algorithm the body on a kept connection waits 40 ms for the client's delayed ACK.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        super().server_bind()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a handler's exception with its request."""
+        if http_server.is_gone(request):
+            log.debug("client.gone", client=client_address[0])
+        else:
+            line = http_server.request_line_of(request)
+            log.exception("handler.failed", client=client_address[0], request=line)
 
 
-class _UnixHTTPServer(_UnixStreamServer, _NamedHTTPServer):
+class _UnixHTTPServer(_UnixFile, _HTTPServer):
     """HTTP over a Unix socket."""
-
-    def get_request(self) -> tuple[Any, Any]:
-        # A Unix client's address is '', and BaseHTTPRequestHandler.address_string() wants a tuple.
-        request, _ = super().get_request()
-        return request, ("unix", 0)
 
 
 _FITS: Final[Mapping[tuple[Kind, bool], type[Any]]] = {
@@ -145,20 +135,34 @@ _FITS: Final[Mapping[tuple[Kind, bool], type[Any]]] = {
 }
 
 
-def open_server(
-    kind: Kind, endpoint: Endpoint, handler: Any, workers: int | str, request_queue_size: int
-) -> PreforkMixIn:
+@dataclass(frozen=True)
+class Serving:
+    """How to serve, whatever is served and wherever.
+
+    threads: for HTTP handlers, per worker; 0: one request at a time. access_log:
+    as `prefork.http.HTTPServer` has it.
+    """
+
+    workers: int
+    request_queue_size: int
+    threads: int
+    access_log: str
+
+
+def open_server(kind: Kind, endpoint: Endpoint, handler: Any, serving: Serving) -> PreforkMixIn:
     """Bind and activate the server that fits.
 
     Raises: OSError as bind() does, StartError for a Unix socket in use.
     """
     base = _FITS[kind, endpoint.family == socket.AF_UNIX]
-    variables = {
+    variables: dict[str, Any] = {
         "address_family": endpoint.family,
-        "request_queue_size": request_queue_size,
+        "request_queue_size": serving.request_queue_size,
         "v6only": endpoint.v6only,
-        "workers": workers,
+        "workers": serving.workers,
     }
+    if kind is Kind.HTTP:
+        variables |= {"threads": serving.threads, "access_log": serving.access_log}
     server_class = type(base.__name__.lstrip("_"), (base,), variables)
     server: PreforkMixIn = server_class(endpoint.address, handler)
     return server

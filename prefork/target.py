@@ -36,12 +36,14 @@ class Target:
 
     name: for people and process titles. handler: what socketserver calls with
     (request, client_address, server). handler_class: the class behind it.
+    is_folder: a folder was named, no handler.
     """
 
     name: str
     kind: Kind
     handler: Any
     handler_class: type[socketserver.BaseRequestHandler]
+    is_folder: bool = False
 
 
 def find_folder(text: str) -> Path:

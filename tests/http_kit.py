@@ -6,13 +6,14 @@ there with what it sees and sends here. Not compared: Date, Server, Connection a
 Transfer-Encoding, which are the server's business.
 """
 
+# ruff: noqa: N802 # http.server names what it calls
+
 import contextlib
 import http.server
 import re
 import threading
 from dataclasses import dataclass, field
 
-import pytest
 from harness import converse
 
 import prefork.http
@@ -152,16 +153,6 @@ def hello(base):
     return Hello
 
 
-@pytest.fixture(params=SERVERS)
-def server_class(request):
-    return SERVERS[request.param]
-
-
-@pytest.fixture(params=OUR_SERVERS)
-def our_server_class(request):
-    return OUR_SERVERS[request.param]
-
-
 @dataclass
 class Exchange:
     raw: bytes
@@ -173,38 +164,26 @@ class Exchange:
         return [answer.stable() for answer in self.answers], self.seen
 
 
-@pytest.fixture(params=PLACES)
-def same(request):
-    """Return a function that runs a handler on the stdlib and here, and compares.
+def comparison(place):
+    """Return a function that runs a handler on the stdlib and in this place, and compares.
 
     make(module, seen) returns the handler: of module, http.server or ours, putting into seen what
     it sees. methods: of the requests.
     """
-    place, module = PLACES[request.param]
+    here_server, here_module = PLACES[place]
 
-    def run(server_class, base, make, data, methods):
+    def run(server_class, module, make, data, methods):
         seen = []
-        raw = ask(server_class, make(base, seen), data)
+        raw = ask(server_class, make(module, seen), data)
         return Exchange(raw, answers(raw, *methods), seen)
 
     def compare(make, data, *methods):
         theirs = run(STDLIB.HTTPServer, STDLIB, make, data, methods)
-        here = run(place, module, make, data, methods)
+        here = run(here_server, here_module, make, data, methods)
         assert here.stable == theirs.stable
         return here
 
     return compare
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"text")
-    (tmp_path / "listed" / "inner").mkdir(parents=True)
-    (tmp_path / "listed" / "b<.css").write_bytes(b"")
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "index.htm").write_bytes(b"<p>old")
-    (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 4096)
-    return tmp_path
 
 
 def in_folder(base, folder):
@@ -213,5 +192,3 @@ def in_folder(base, folder):
             super().__init__(*args, directory=folder, **kwargs)
 
     return Files
-
-

@@ -71,49 +71,11 @@ class Answer:
         return json.loads(self.body)
 
 
-class Client:
-    """One connection; what comes is read as RFC 9112 says, and asserted to be so."""
+class Reader:
+    """Reads answers as RFC 9112 says, and asserts that they are so."""
 
-    def __init__(self, address, receive_bytes=None, deadline_s=DEADLINE_S):
-        self.sock = socket.socket()
-        if receive_bytes:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self.sock.settimeout(deadline_s)
-        self.sock.connect(address)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.sock.makefile("rb")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.file.close()
-        self.sock.close()
-
-    @property
-    def port(self):
-        return self.sock.getsockname()[1]
-
-    def send(self, data):
-        self.sock.sendall(data)
-
-    def end(self):
-        """Say that no more comes."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
-
-    def request(self, path="/hello", method="GET", body=b"", fields=(), version="1.1"):
-        if body and not any("encoding" in f.lower() or "length" in f.lower() for f in fields):
-            fields = (*fields, f"Content-Length: {len(body)}")
-        lines = [f"{method} {path} HTTP/{version}", "Host: test", *fields]
-        self.send("".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n" + body)
-
-    def ask(self, path="/hello", method="GET", **options):
-        self.request(path, method, **options)
-        return self.answer(method)
+    def __init__(self, file):
+        self.file = file
 
     def answer(self, method="GET"):
         """Read one answer; its body too, if it can have one."""
@@ -169,6 +131,52 @@ class Client:
             if size == 0:
                 return
         answer.is_whole = False
+
+
+class Client(Reader):
+    """One connection."""
+
+    def __init__(self, address, receive_bytes=None, deadline_s=DEADLINE_S):
+        self.sock = socket.socket()
+        if receive_bytes:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.sock.settimeout(deadline_s)
+        self.sock.connect(address)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(self.sock.makefile("rb"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+    @property
+    def port(self):
+        return self.sock.getsockname()[1]
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def end(self):
+        """Say that no more comes."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def request(self, path="/hello", method="GET", body=b"", fields=(), version="1.1"):
+        if body and not any("encoding" in f.lower() or "length" in f.lower() for f in fields):
+            fields = (*fields, f"Content-Length: {len(body)}")
+        lines = [f"{method} {path} HTTP/{version}", "Host: test", *fields]
+        self.send("".join(f"{line}\r\n" for line in lines).encode("latin-1") + b"\r\n" + body)
+
+    def ask(self, path="/hello", method="GET", **options):
+        """Return the answer to one request."""
+        self.request(path, method, **options)
+        return self.answer(method)
 
     def at_end(self):
         """Return what comes until the server closes; b"" is a clean end."""

@@ -1,5 +1,7 @@
 """The contract of http.server, row by row: servers, handlers, and what users override in them."""
 
+# ruff: noqa: N802, ARG001, ARG002 # http.server and http_kit name what they call, and its arguments
+
 import email.message
 import functools
 import http.client
@@ -15,12 +17,15 @@ import time
 import pytest
 from harness import DEADLINE_S, Script, converse, read_all
 from http_kit import (
+    OUR_SERVERS,
     OURS,
     PLACES,
+    SERVERS,
     STDLIB,
     answer_with,
     answers,
     ask,
+    comparison,
     get,
     hello,
     in_folder,
@@ -30,7 +35,31 @@ from http_kit import (
 
 import prefork.socketserver
 
-pytest_plugins = ()
+
+@pytest.fixture(params=SERVERS)
+def server_class(request):
+    return SERVERS[request.param]
+
+
+@pytest.fixture(params=OUR_SERVERS)
+def our_server_class(request):
+    return OUR_SERVERS[request.param]
+
+
+@pytest.fixture(params=PLACES)
+def same(request):
+    return comparison(request.param)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"text")
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.htm").write_bytes(b"<p>old")
+    (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 4096)
+    return tmp_path
+
 
 # -- C. HTTPServer and friends -------------------------------------------------
 
@@ -197,8 +226,10 @@ def test_the_default_handle_error_prints_client_and_traceback(server_class, caps
 
     ask(server_class, Handler, get())
     said = capsys.readouterr().err
-    assert re.search(r"^Exception occurred during processing of request from \('127", said, re.M)
-    assert re.search(r"^ValueError: no good$", said, re.M)
+    assert re.search(
+        r"^Exception occurred during processing of request from \('127", said, re.MULTILINE
+    )
+    assert re.search(r"^ValueError: no good$", said, re.MULTILINE)
     assert said.count("ValueError: no good") == 1
 
 
@@ -248,15 +279,17 @@ server = Server(("127.0.0.1", 0), Handler)
 print("PORT", server.server_port, flush=True)
 server.serve_forever()
 """
-    with Script(tmp_path, source) as program:
-        with socket.create_connection(program.address, DEADLINE_S) as first:
-            first.sendall(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\n\r\n")
-            assert first.recv(65536).startswith(b"HTTP/1.1 102 ")
-            with socket.create_connection(program.address, DEADLINE_S) as second:
-                second.sendall(get())
-                first.sendall(b"x")
-                assert answers(read_all(first))[0].body == b"first"
-                assert answers(read_all(second))[0].body == b"1"  # it began when the first was over
+    with (
+        Script(tmp_path, source) as program,
+        socket.create_connection(program.address, DEADLINE_S) as first,
+    ):
+        first.sendall(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\n\r\n")
+        assert first.recv(65536).startswith(b"HTTP/1.1 102 ")
+        with socket.create_connection(program.address, DEADLINE_S) as second:
+            second.sendall(get())
+            first.sendall(b"x")
+            assert answers(read_all(first))[0].body == b"first"
+            assert answers(read_all(second))[0].body == b"1"  # it began when the first was over
 
 
 # -- B. socketserver's handlers ------------------------------------------------
@@ -1071,7 +1104,7 @@ def test_a_method_set_in_the_class_between_two_requests_is_the_next_ones(same):
             def do_SET(self):
                 Handler.end_headers = lambda self: (
                     self.send_header("X-Late", "1"),
-                    super(Handler, self).end_headers(),
+                    super().end_headers(),
                 )[1]
                 self.do_GET()
 
@@ -1334,7 +1367,8 @@ def test_a_connect_handler_turns_the_connection_into_a_tunnel(same):
     assert here.answers[0].body == b"HTTP/1.1 299 A\r\n\r\nB\r\n"
 
 
-def test_setup_may_be_called_again_in_mid_connection(same):
+@pytest.mark.parametrize("place", [None, *PLACES])
+def test_setup_may_be_called_again_in_mid_connection(place):
     def make(base, seen):
         class Handler(hello(base)):
             def do_UPGRADE(self):
@@ -1347,20 +1381,17 @@ def test_setup_may_be_called_again_in_mid_connection(same):
 
         return Handler
 
-    def converse_in_turns(server_class, base):
-        seen = []
-        with (
-            serving(server_class, make(base, seen)) as server,
-            socket.create_connection(server.server_address, DEADLINE_S) as client,
-        ):
-            client.sendall(get(method="UPGRADE"))
-            raw = b""
-            while not raw.endswith(b"\r\n\r\n"):
-                raw += client.recv(4096)
-            client.sendall(b"after\n")
-            raw += read_all(client)
-        return [answer.status for answer in answers(raw)], seen
-
-    expected = ([101, 200], [b"after\n"])
-    for place, base in [(STDLIB.HTTPServer, STDLIB), *PLACES.values()]:
-        assert converse_in_turns(place, base) == expected
+    seen = []
+    server_class, module = PLACES[place] if place else (STDLIB.HTTPServer, STDLIB)
+    with (
+        serving(server_class, make(module, seen)) as server,
+        socket.create_connection(server.server_address, DEADLINE_S) as client,
+    ):
+        client.sendall(get(method="UPGRADE"))
+        raw = b""
+        while not raw.endswith(b"\r\n\r\n"):
+            raw += client.recv(4096)
+        client.sendall(b"after\n")
+        raw += read_all(client)
+    assert [answer.status for answer in answers(raw)] == [101, 200]
+    assert seen == [b"after\n"]

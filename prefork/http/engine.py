@@ -62,7 +62,9 @@ class Engine:
         self.limits: Limits = server.limits
         self.parser = Parser(self.limits.wire)
         self.files = FileCache()
-        self.access = AccessLog(2, server.access_log) if server.access_log else None
+        self.logs_by_handler = server.access_log is None
+        silent = server.access_log in (None, "off")
+        self.access = None if silent else AccessLog(2, server.access_log)
         self.now_s = time.monotonic()
         self.retiring = False
         self.taken = 0

@@ -17,8 +17,9 @@ the older:
 - `index_pages` is 3.12's; a file's type is guessed by 3.13's `guess_file_type()`
   where there is one.
 
-And otherwise than the stdlib in all its versions: NUL in a name is a file that
-is not found, where the stdlib drops the connection.
+And otherwise than the stdlib in all its versions: a file is not found either if no
+file can have its name, for NUL or half a surrogate pair in it; the stdlib drops the
+connection. A listing's title survives the same in a query.
 """
 
 import datetime as dt
@@ -83,9 +84,9 @@ class SimpleHTTPRequestHandler(BaseHTTPRequestHandler, http.server.SimpleHTTPReq
                 return self.list_directory(path)
         content_type = self.guess_type(path)
         try:
-            # A file is not found in a folder's place (bpo-17324), nor with NUL in its name.
+            # A file is not found in a folder's place (bpo-17324).
             file = None if path.endswith("/") else open(path, "rb")  # noqa: PTH123, SIM115 # returned
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # ValueError: NUL, or what the file system cannot encode
             file = None
         if file is None:
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")

@@ -245,7 +245,7 @@ def _complete(self: Any, connection: "Connection") -> None:
 def log_request(self: Any, code: Any = "-", size: Any = "-") -> None:
     """Log a request; where the server keeps an access log, that has it at the answer's end."""
     connection = connection_of(self)
-    if connection is None or connection.engine.access is None:
+    if connection is None or connection.engine.logs_by_handler:
         _Stdlib.log_request(self, code, size)
 
 

@@ -73,7 +73,16 @@ class HTTPServer(http.server.HTTPServer):
             # Accepted sockets inherit it. Head and body are often written apart, and with Nagle's
             # algorithm the body on a kept connection waits 40 ms for the client's delayed ACK.
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        super().server_bind()
+        socketserver.TCPServer.server_bind(self)
+        if self.address_family == socket.AF_UNIX:
+            self.server_name, self.server_port = self.name_of(""), 0
+        else:
+            self.server_name = self.name_of(str(self.server_address[0]))
+            self.server_port = int(self.server_address[1])
+
+    def name_of(self, host: str) -> str:
+        """Return what `server_name` shall be: the stdlib looks it up in the DNS."""
+        return socket.getfqdn(host)
 
     # -- in a worker ----------------------------------------------------------
 
@@ -229,12 +238,10 @@ class HTTPServer(http.server.HTTPServer):
 
         That a client has gone is nobody's error.
         """
-        connection = _connection_of(request)
-        gone = connection is not None and connection.outbox.broken
-        if gone and isinstance(sys.exception(), ConnectionError):
+        if is_gone(request):
             log.debug("client.gone", client=client_address)
             return
-        line = getattr(connection and connection.handler, "requestline", "")
+        line = request_line_of(request)
         lines = ["-" * 40, f"Exception occurred during processing of request from {client_address}"]
         if line:
             lines.append(f"Request: {log.printable(line)}")
@@ -258,6 +265,19 @@ class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer):
         super().server_close()
         if pool is not None and self.block_on_close and not self.daemon_threads:
             pool.join()
+
+
+def is_gone(request: Any) -> bool:
+    """Tell whether the exception being handled only says that the client has gone."""
+    connection = _connection_of(request)
+    broken = connection is None or connection.outbox.broken
+    return broken and isinstance(sys.exception(), ConnectionError | TimeoutError)
+
+
+def request_line_of(request: Any) -> str:
+    """Return the request line that a client sent last, or "" if none is known."""
+    connection = _connection_of(request)
+    return str(getattr(connection and connection.handler, "requestline", ""))
 
 
 def _connection_of(request: Any) -> "Connection | None":

@@ -39,7 +39,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def dispatch(self):
         path, _, query = self.path.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query))
-        getattr(self, "at_" + path.strip("/"), self.at_seen_by_default)()
+        getattr(self, "at_" + path.strip("/").removesuffix(":1"), self.at_seen_by_default)()
 
     def answer(self, body, status=200, **fields):
         if not isinstance(body, bytes):
@@ -72,7 +72,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "fields": self.headers.items(),
             }
         )
-        self.answer(b"ok")
+        self.answer(b"ok", 403 if method == "CONNECT" else 200)  # 2xx would be a tunnel
 
     # -- what happened ---------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.begin(101, Upgrade="echo", Connection="Upgrade")
         self.tunnel()
 
-    def do_CONNECT(self):
+    def at_tunnel(self):
         self.begin()
         self.tunnel()
 
