@@ -100,8 +100,9 @@ ERRORS = [
     (["site", "0", "more"], 2, ["more", "--help"]),
     (["site", "0", "--cgi"], 2, ["--cgi", "--help"]),
     (["site", "0", "--tls-cert", "cert.pem"], 2, ["--tls-cert", "--help"]),
-    (["site", "0", "-t", "4"], 2, ["-t", "--help"]),
-    (["site", "0", "--threads", "4"], 2, ["--threads", "--help"]),
+    (["site", "0", "-t", "4097"], 2, ["-t/--threads", "0 to 4096"]),
+    (["served:Echo", "0", "-t", "4"], 2, ["-t/--threads", "no HTTP handler"]),
+    (["site", "0", "--threads", "x"], 2, ["-t/--threads", "0 to 4096", "'x'"]),
 ]
 
 

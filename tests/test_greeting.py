@@ -242,7 +242,7 @@ def test_requests_are_logged_beneath_the_greeting(site):
     with Terminal(site, "0", "-b", "127.0.0.1", NO_COLOR="1") as terminal:
         (url,) = urls(terminal)
         assert httpx.get(f"{url}a.txt", trust_env=False).status_code == 200
-        terminal.screen.wait_for(r'"GET /a\.txt HTTP/1\.1" 200 -')
+        terminal.screen.wait_for(r'"GET /a\.txt HTTP/1\.1" 200 4')
 
 
 def test_quiet_greets_and_then_is_quiet(site):

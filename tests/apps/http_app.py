@@ -5,6 +5,7 @@
 It prints `PORT n`. Handlers that wait for something wait for an event, which `/set?name=` sets.
 """
 
+import array
 import gc
 import http.server
 import json
@@ -16,6 +17,7 @@ import time
 import urllib.parse
 from collections import defaultdict
 
+import prefork.http
 from prefork import PreforkMixIn
 from prefork.http import HTTPServer
 from prefork.http.limits import Limits
@@ -164,6 +166,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.answer(b"hello")
 
+    def at_counts(self):
+        """Write what is no plain bytes; answer with what write() has returned."""
+        data = array.array("I", [1, 2, 3])
+        self.begin(Content_Length=str(4 + 12 + 3))
+        counts = [self.wfile.write(bytearray(b"four")), self.wfile.write(memoryview(data))]
+        NOTES["counts"] += [*counts, self.wfile.write(b"end"), self.wfile.write(b"")]
+
+    def at_both(self):
+        self.begin(Content_Length="5", Transfer_Encoding="chunked")
+        self.wfile.write(b"5\r\nhello\r\n0\r\n\r\n")
+
     def at_big(self):
         size = int(self.query["size"])
         self.begin(Content_Length=str(size))
@@ -188,8 +201,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.tunnel()
 
     def tunnel(self):
+        self.wfile.flush()
         while line := self.rfile.readline():
             self.wfile.write(b"heard " + line)
+            self.wfile.flush()
             if line == b"bye\n":
                 break
 
@@ -276,6 +291,14 @@ class Custom(Handler):
 
     def handle(self):
         super().handle()
+
+
+class Buffered(Handler):
+    wbufsize = -1
+
+
+class Ours(prefork.http.BaseHTTPRequestHandler, Handler):
+    """Derived from ours first."""
 
 
 class Server(PreforkMixIn, HTTPServer):
