@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import os
 import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import DEADLINE_S, Daemon
+from harness import Daemon
 
 APP = Path(__file__).parent / "apps" / "http_app.py"
 
@@ -136,12 +137,16 @@ class Reader:
 class Client(Reader):
     """One connection."""
 
-    def __init__(self, address, receive_bytes=None, deadline_s=DEADLINE_S):
+    def __init__(self, address, receive_bytes=None, deadline_s=5.0):
         self.sock = socket.socket()
         if receive_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.sock.settimeout(deadline_s)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(self.sock.makefile("rb"))
 
@@ -191,3 +196,9 @@ class Client(Reader):
             return self.ask("/hello").body == b"hello"
         except (AssertionError, ConnectionError):
             return False
+
+
+def cpu_s(pid):
+    """Return the CPU time that a process has used, in seconds."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

@@ -3,7 +3,6 @@
 # ruff: noqa: N802, ARG001 # http.server and http_kit name what they call, and its arguments
 
 import email.utils
-import html
 import io
 import os
 import re
@@ -391,15 +390,19 @@ class TestOurs:
             '<li><a href="index.html/">index.html/</a></li>\n</ul>\n<hr>\n</body>\n</html>\n'
         )
 
-    @pytest.mark.parametrize("query", ["?x=1", "?<b>", "?x=%bb", "?%ed%a0%80"])
-    def test_the_title_has_a_query_before_3_14_only(self, server_class, folder, query):
+    @pytest.mark.parametrize(
+        ("query", "shown"),
+        [
+            ("?x=1#y", "?x=1#y"),
+            ("?<b>", "?&lt;b&gt;"),
+            ("?x=%bb", "?x=\ufffd"),
+            ("?%ed%a0%80", "??"),
+        ],
+    )
+    def test_the_title_has_a_query_before_3_14_only(self, server_class, folder, query, shown):
         page = self.fetch(server_class, folder, f"/listed/{query}").body.decode(errors="replace")
         title = re.search(r"<title>Directory listing for (.*)</title>", page)[1]
-        if sys.version_info >= (3, 14):
-            assert title == "/listed/"
-        else:
-            assert title.startswith("/listed/" + html.escape(query[:4], quote=False)[:1])
-            assert "<b>" not in title
+        assert title == "/listed/" + (shown if sys.version_info < (3, 14) else "")
 
     @pytest.mark.parametrize("path", ["/a%00b", "/%00", "/both/%00/", "/file.txt%00", "/%ed%a0%80"])
     def test_a_name_that_no_file_can_have_is_not_found(self, server_class, folder, path):

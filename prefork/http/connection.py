@@ -55,7 +55,7 @@ class Connection:
     returned, and is wanted again. over: no request is expected any more.
     announced: a proxy has yet to say who the client is. failing: the handler has
     raised. exposed: it has asked for the descriptor. abandoned: it has closed
-    or taken the socket.
+    or taken the socket. is_special: more than usual is to be done after an answer.
     """
 
     __slots__ = (
@@ -77,6 +77,7 @@ class Connection:
         "head",
         "idle",
         "invited",
+        "is_special",
         "kept",
         "outbox",
         "over",
@@ -104,6 +105,7 @@ class Connection:
         self.outbox = Outbox(sock, engine.limits.buffer_bytes, self._wait_to_send)
         self.response = Response(self)
         self.rfile: Any = None
+        self.is_special = engine.access is not None
         self.requests = 0
         self.timeout_s: float | None = None
         self.deadline_s = engine.now_s + engine.limits.keep_alive_s
@@ -138,29 +140,30 @@ class Connection:
         if not data:
             self.finish()
             return
+        engine = self.engine
         if self.buffer:
             data = self.buffer + data
+        else:
+            self.started_s = engine.now_s
         if self.announced:
-            rest = self.engine.announce(self, data)
+            rest = engine.announce(self, data)
             if rest is None and self.state != CLOSED:
                 self.buffer = data
-                self.deadline_s = self.engine.now_s + self.engine.limits.head_s
+                self.deadline_s = self.started_s + engine.limits.head_s
                 self.wait_for(READING, _IN)
             if not rest:
                 return
             data = rest
-        if not self.buffer:
-            self.started_s = self.engine.now_s
         if self.parse(data):
-            self.engine.dispatch(self)
+            engine.dispatch(self)
         else:
-            self.deadline_s = self.started_s + self.engine.limits.head_s
+            self.deadline_s = self.started_s + engine.limits.head_s
             self.wait_for(READING, _IN)
 
     def parse(self, data: bytes) -> bool:
         """Look for a head in data; tell whether there is one, or an error to answer."""
         try:
-            head = self.engine.parser.parse(data)
+            head = self.engine.parse(data)
         except WireError as error:
             head = self.engine.parse_anyway(data)
             if head is None:
@@ -242,15 +245,11 @@ class Connection:
 
     def advance(self) -> None:
         """Go on after an answer, until the client or a handler must be waited for."""
+        if not (self.over or self.buffer or self.body) and self.outbox.is_empty():
+            self._park()
+            return
         for _ in range(_TURN):
-            if not self.outbox.is_empty():
-                self.deadline_s = self.engine.now_s + self.stall_s(self.engine.limits.write_stall_s)
-                self.wait_for(SENDING, _OUT)
-                return
-            if self.over:
-                self.engine.end(self)
-                return
-            if not self._discard():
+            if not self._is_settled():
                 return
             if not self.buffer:
                 self._park()
@@ -264,9 +263,27 @@ class Connection:
                 return
         self.engine.later(self)
 
+    def _is_settled(self) -> bool:
+        """Tell whether the last answer and its request are done with; else see to it."""
+        if self.outbox.broken:
+            self.abort()
+        elif not self.outbox.is_empty():
+            self.deadline_s = self.engine.now_s + self.stall_s(self.engine.limits.write_stall_s)
+            self.wait_for(SENDING, _OUT)
+        elif self.over:
+            self.engine.end(self)
+        else:
+            return self._discard()
+        return False
+
     def _park(self) -> None:
-        self.deadline_s = self.engine.now_s + self.stall_s(self.engine.limits.keep_alive_s)
-        self.wait_for(READING, _IN)
+        engine = self.engine
+        timeout_s = self.timeout_s
+        self.deadline_s = engine.now_s + (engine.keep_alive_s if timeout_s is None else timeout_s)
+        if self._mask == _IN and not engine.closed:
+            self.state = READING
+        else:
+            self.wait_for(READING, _IN)
 
     def _discard(self) -> bool:
         """Drop what is left of a body; False: the loop does it, or the connection is over."""
@@ -335,8 +352,7 @@ class Connection:
     def must_close(self) -> bool:
         """Tell whether this request's answer is the connection's last."""
         return (
-            self.engine.retiring
-            or self.requests >= self.engine.limits.keep_alive_requests
+            self.requests >= self.engine.keep_alive_requests
             or self.over
             or self.handler is None
             or bool(self.handler.close_connection)
@@ -357,7 +373,7 @@ class Connection:
     def abandon(self) -> None:
         """Let go of a socket that its handler has closed or taken."""
         if not self.abandoned and self.state != CLOSED:
-            self.abandoned = self.over = True
+            self.abandoned = self.over = self.is_special = True
             self.outbox.clear()
             self.unwatch()
             self.engine.forget(self)

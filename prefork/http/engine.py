@@ -61,7 +61,11 @@ class Engine:
         self.loop = loop
         self.limits: Limits = server.limits
         self.parser = Parser(self.limits.wire)
-        self.files = FileCache()
+        self.parse = self.parser.parse
+        self.keep_alive_s = self.limits.keep_alive_s
+        self.keep_alive_requests = self.limits.keep_alive_requests
+        # Programs that serve themselves may change a file, and want to see that at once.
+        self.files = FileCache(0.0) if alone else FileCache()
         self.logs_by_handler = server.access_log is None
         silent = server.access_log in (None, "off")
         self.access = None if silent else AccessLog(2, server.access_log)
@@ -173,7 +177,7 @@ class Engine:
     def _hand_over(self, connection: Connection) -> None:
         """Have a handler that reads by itself serve a client until its end."""
         connection.unwatch()
-        connection.kept = True
+        connection.kept = connection.is_special = True
         connection.state = RUNNING
         self.taken += 1
         self._last = connection
@@ -194,7 +198,8 @@ class Engine:
 
     def dispatch(self, connection: Connection) -> None:
         """Have a request answered, when as much of its body is there as should be."""
-        if self._lacks_body(connection):
+        head = connection.head
+        if head is not None and head.length and self._lacks_body(connection, head.length):
             return
         connection.state = RUNNING
         self.taken += 1
@@ -202,7 +207,8 @@ class Engine:
         if self._custom and connection.handler is None:
             self._lend(connection)
         elif self.pool is None:
-            self.serve(connection)
+            if self._run(connection):
+                connection.advance()
         else:
             self.pool.submit(connection)
             if self.pool.has_waiting():
@@ -214,7 +220,7 @@ class Engine:
         The handler stays in `handle()` until the connection ends.
         """
         connection.unwatch()
-        connection.kept = True
+        connection.kept = connection.is_special = True
         connection.desk = Desk()
         self._run(connection)
 
@@ -225,7 +231,8 @@ class Engine:
 
     def run_next(self, connection: Connection) -> bool:
         """Answer a pipelined request; False: the connection has gone elsewhere."""
-        if self._lacks_body(connection):
+        head = connection.head
+        if head is not None and head.length and self._lacks_body(connection, head.length):
             return False
         connection.state = RUNNING
         return self._run(connection)
@@ -245,12 +252,11 @@ class Engine:
         else:
             connection.advance()
 
-    def _lacks_body(self, connection: Connection) -> bool:
+    def _lacks_body(self, connection: Connection, length: int) -> bool:
+        """Tell whether the rest of a small body is waited for, by the loop."""
         head = connection.head
-        if head is None or not head.length:
-            return False
-        missing = head.length > len(connection.buffer)
-        if not missing or head.length > self.limits.prefetch_bytes or head.expects_continue:
+        asks = head is not None and head.expects_continue
+        if length <= len(connection.buffer) or length > self.limits.prefetch_bytes or asks:
             return False
         connection.deadline_s = self.now_s + connection.stall_s(self.limits.body_stall_s)
         connection.wait_for(PREFETCHING, select.EPOLLIN)
@@ -279,9 +285,8 @@ class Engine:
             return not connection.abandoned
         finally:
             desk.end()
-            if self.pool is None:
-                # It may have taken its time, and others' patience is counted from now_s.
-                self.now_s = time.monotonic()
+            # It may have taken its time, and others' patience is counted from now_s.
+            self.now_s = time.monotonic()
 
     def _begin(self, connection: Connection) -> bool:
         """Call the hooks of socketserver for a client's first request."""
@@ -325,6 +330,7 @@ class Engine:
         """Take no more clients; every answer is its connection's last."""
         self._door.shut()
         self.retiring = True
+        self.keep_alive_requests = 0
 
     def any_left(self) -> bool:
         """Tell whether a client is still in hand."""

@@ -50,9 +50,10 @@ class File:
 
 
 class FileCache:
-    """Keys are the caller's; find: returns the path for one that is new or looked at again."""
+    """Keys are the caller's. valid_s: how long an entry is taken at its word, in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, valid_s: float = VALID_S) -> None:
+        self._valid_s = valid_s
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // 4)
         self._files: dict[object, File] = {}
@@ -61,7 +62,7 @@ class FileCache:
     def get(self, key: object, now_s: float) -> File | None:
         """Return the file that was found for a key, if that is sure; now_s: of this turn."""
         file = self._files.get(key)
-        if file is None or now_s - file.checked_s >= VALID_S:
+        if file is None or now_s - file.checked_s >= self._valid_s:
             return None
         file.used_s = now_s
         return file

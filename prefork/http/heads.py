@@ -11,10 +11,9 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
+from prefork.http.response import Response
+
 _Stdlib: Final = BaseHTTPRequestHandler
-_INLINED: Final = frozenset(
-    {"send_response_only", "send_header", "version_string", "date_time_string", "responses"}
-)
 _LINE_ENDERS: Final = re.compile(r"[\r\n\0]")  # RFC 9110 §5.5
 _ENTRIES: Final = 1024  # of each cache: 100 KiB
 
@@ -23,7 +22,7 @@ class _Cache:
     """Lines of heads that recur, built once; of this second, where they tell the time."""
 
     def __init__(self) -> None:
-        self._headers: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self.headers: dict[tuple[str, str], tuple[bytes, str]] = {}
         self._statuses: dict[Any, tuple[bytes, bytes]] = {}
         self._second = 0
         self._date = b""
@@ -43,7 +42,7 @@ class _Cache:
         """
         plain = type(value) is str and type(keyword) is str  # 1 and True are one key
         if plain:
-            found = self._headers.get((keyword, value))
+            found = self.headers.get((keyword, value))
             if found is not None:
                 return found
         text = f"{keyword}: {value}"
@@ -55,9 +54,9 @@ class _Cache:
             name if name in ("connection", "server", "date") else "",
         )
         if plain and len(text) < 256:
-            if len(self._headers) >= _ENTRIES:
-                self._headers.clear()
-            self._headers[keyword, value] = found
+            if len(self.headers) >= _ENTRIES:
+                self.headers.clear()
+            self.headers[keyword, value] = found
         return found
 
     def status(self, handler: Any, code: Any, message: str | None) -> tuple[bytes, bytes]:
@@ -89,7 +88,13 @@ status_lines: Final = _CACHE.status
 def send_response(self: Any, code: Any, message: str | None = None) -> None:
     """Put the status line, Server and Date into the buffer, and log the request."""
     members = self.__dict__
-    if not _INLINED.isdisjoint(members):
+    if (
+        "send_header" in members
+        or "send_response_only" in members
+        or "version_string" in members
+        or "date_time_string" in members
+        or "responses" in members
+    ):
         _Stdlib.send_response(self, code, message)
         return
     self.log_request(code)
@@ -107,11 +112,14 @@ def send_header(self: Any, keyword: str, value: Any) -> None:
 
     Raises: ValueError if it has a CR, LF or NUL in it.
     """
-    line, name = _CACHE.header(keyword, value)
-    members = self.__dict__
-    buffer = members.get("_headers_buffer")
-    if buffer is None:
-        buffer = members["_headers_buffer"] = []
+    try:
+        line, name = _CACHE.headers[keyword, value]
+    except (KeyError, TypeError):  # new, or not to be hashed
+        line, name = _CACHE.header(keyword, value)
+    try:
+        buffer = self._headers_buffer
+    except AttributeError:
+        buffer = self._headers_buffer = []
     if name:
         if name != "connection":
             start = f"{name}:".encode()
@@ -131,5 +139,8 @@ def end_headers(self: Any) -> None:
         return
     buffer = self._headers_buffer
     buffer.append(b"\r\n")
-    self.wfile.write(b"".join(buffer))
-    members["_headers_buffer"] = []
+    wfile, members["_headers_buffer"] = self.wfile, []
+    if type(wfile) is Response:
+        wfile.write_lines(buffer)
+    else:
+        wfile.write(b"".join(buffer))

@@ -18,7 +18,7 @@ from prefork.http.body import ENDLESS
 from prefork.http.client import ClientSocket
 from prefork.http.kept import await_head, settle
 from prefork.http.lazy import CONNECTION, connection_of, message_of
-from prefork.http.response import HEAD
+from prefork.http.response import HEAD, LENGTH
 from prefork.http.wire import Head, Parser, WireError, WireLimits
 
 if TYPE_CHECKING:
@@ -84,12 +84,24 @@ def finish(self: Any) -> None:
 
 def handle(self: Any) -> None:
     """Handle one request, and be called again for the next; or all, if the engine cannot."""
-    self.close_connection = True
-    self.handle_one_request()
-    connection = connection_of(self)
-    if connection is None or connection.kept or connection.abandoned:
-        while not self.close_connection:
-            self.handle_one_request()
+    members = self.__dict__
+    connection = members.get(CONNECTION)
+    if (
+        connection is not None
+        and connection.fresh
+        and not connection.kept
+        and "handle_one_request" not in members
+    ):
+        _answer(self, connection)
+        if not connection.abandoned:
+            return
+    else:
+        self.close_connection = True
+        self.handle_one_request()
+        if connection is not None and not connection.kept and not connection.abandoned:
+            return
+    while not self.close_connection:
+        self.handle_one_request()
 
 
 # -- one request ---------------------------------------------------------------
@@ -97,43 +109,64 @@ def handle(self: Any) -> None:
 
 def handle_one_request(self: Any) -> None:
     """Dispatch one request to its method."""
-    members = self.__dict__
-    connection = members.get(CONNECTION)
+    connection = connection_of(self)
     if connection is None or connection.abandoned:
         _Stdlib.handle_one_request(self)
         return
     try:
-        if not connection.fresh and not await_head(connection):
-            self.close_connection = True
-            connection.over = True
-            return
-        members.pop("headers", None)
-        exchange.begin(connection)
+        came = connection.fresh or await_head(connection)
+    except TimeoutError as error:
+        _time_out(self, connection, error)
+        return
+    if came:
+        _answer(self, connection)
+    else:
+        self.close_connection = connection.over = True
+
+
+def _answer(self: Any, connection: "Connection") -> None:
+    exchange.begin(connection)
+    try:
         if connection.head is None:
             _refuse(self, connection)
         else:
-            _dispatch(self, connection)
+            _dispatch(self, connection, connection.head)
     except TimeoutError as error:
         _time_out(self, connection, error)
     except WireError as error:  # in a chunked body
-        connection.error = error
-        if connection.response.mode == HEAD:
-            self.send_error(error.status, error.reason or None)
         connection.over = True
+        connection.error = error
+        if _has_said_nothing(connection):
+            self.send_error(error.status, error.reason or None)
     except Exception:
         _fail(self, connection)
         raise
+    except BaseException:
+        connection.failing = connection.over = True
+        raise
     finally:
-        _complete(self, connection)
+        response = connection.response
+        # What most answers leave: nothing to do.
+        if (
+            response.left
+            or response.mode != LENGTH
+            or response.close_after
+            or connection.body is not None
+            or connection.failing
+            or connection.is_special
+            or self.close_connection
+        ):
+            _complete(self, connection)
 
 
-def _dispatch(self: Any, connection: "Connection") -> None:
-    head = connection.head
-    assert head is not None  # noqa: S101 # the caller has looked
+def _dispatch(self: Any, connection: "Connection", head: Head) -> None:
     members = self.__dict__
+    if "headers" in members:
+        del members["headers"]
     members.update(head.attributes)
     if self.protocol_version < "HTTP/1.1":
         members["close_connection"] = True
+    name = head.method_name
     if connection.engine.forwarders is not None:
         self.client_address = exchange.origin(connection)
     asks = self._prefork_asks
@@ -141,11 +174,11 @@ def _dispatch(self: Any, connection: "Connection") -> None:
         exchange.replay(connection)
         if not self.parse_request():
             return
+        name = f"do_{self.command}"
     elif head.expects_continue and (asks.handle_expect_100 or "handle_expect_100" in members):
         connection.invited = True
         if not self.handle_expect_100():
             return
-    name = head.method_name if self.command == head.method else f"do_{self.command}"
     method = getattr(self, name, None)
     if method is None:
         _refuse_method(self)
@@ -195,7 +228,7 @@ def _time_out(self: Any, connection: "Connection", error: TimeoutError) -> None:
     self.log_error("Request timed out: %r", error)
     self.close_connection = True
     reading = connection.body is not None and connection.body.left not in (0, ENDLESS)
-    if reading and connection.response.mode == HEAD and self.timeout is None:
+    if reading and self.timeout is None and _has_said_nothing(connection):
         connection.failing = False
         self.send_error(HTTPStatus.REQUEST_TIMEOUT)
 
@@ -206,16 +239,23 @@ def _fail(self: Any, connection: "Connection") -> None:
     self.close_connection = True
     if connection.abandoned:
         return
-    if connection.response.mode != HEAD:
+    if not _has_said_nothing(connection):
         connection.failing = True
         return
-    members = self.__dict__
-    members.pop("_headers_buffer", None)
-    connection.response.begin()
+    self.__dict__.pop("_headers_buffer", None)
     try:
         self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
     except Exception:
         connection.failing = True  # its own send_error() fails, too, or the client has gone
+
+
+def _has_said_nothing(connection: "Connection") -> bool:
+    """Tell whether an error may still be the answer; the head of another is withdrawn."""
+    response = connection.response
+    if response.mode == HEAD or connection.outbox.withdraw():
+        response.begin()
+        return True
+    return False
 
 
 def _complete(self: Any, connection: "Connection") -> None:

@@ -40,6 +40,7 @@ class LazyRfile:
         body = connection.body
         if body is None:
             body = Body(connection, 0)
+        connection.is_special = True
         rfile = handler.__dict__["rfile"] = connection.rfile = io.BufferedReader(body)
         return rfile
 

@@ -39,7 +39,16 @@ class Outbox:
     broken: the client has gone, or a file has not what was promised.
     """
 
-    __slots__ = ("_kept", "_kept_bytes", "_nonblocking", "_room", "_sock", "_wait", "broken")
+    __slots__ = (
+        "_held",
+        "_kept",
+        "_kept_bytes",
+        "_nonblocking",
+        "_room",
+        "_sock",
+        "_wait",
+        "broken",
+    )
 
     def __init__(self, sock: socket.socket, room: int, wait: Callable[[int], None]) -> None:
         self._sock = sock
@@ -47,18 +56,37 @@ class Outbox:
         self._wait = wait
         self._kept: deque[Any] | None = None
         self._kept_bytes = 0
+        self._held = b""
         self._nonblocking = False
         self.broken = False
 
     def is_empty(self) -> bool:
         """Tell whether everything has been given to the kernel."""
-        return not self._kept
+        return not self._kept and not self._held
 
-    def send(self, data: bytes, flags: int = _DONTWAIT) -> None:
+    def hold(self, data: bytes) -> None:
+        """Keep data until there is more to send with it, or `release()`."""
+        self._held += data
+
+    def release(self) -> None:
+        """Send what is held."""
+        if self._held:
+            self.send(b"")
+
+    def withdraw(self) -> bool:
+        """Drop what is held, as if it had never been written; tell whether there was anything."""
+        held, self._held = self._held, b""
+        return bool(held)
+
+    def send(self, data: Any, flags: int = _DONTWAIT) -> None:
         """Send data, or keep what the client has no room for; wait if that is much.
 
+        data: bytes, or a memoryview of bytes that may change afterwards.
         Raises: OSError when the client has gone, TimeoutError when it stalls.
         """
+        if self._held:
+            data = self._held + data
+            self._held = b""
         if not self._kept:
             try:
                 sent = _send(self._sock, data, flags)
@@ -69,9 +97,8 @@ class Outbox:
                 raise
             if sent == len(data):
                 return
-            self._keep(memoryview(data)[sent:])
-        else:
-            self._keep(data)
+            data = memoryview(data)[sent:] if type(data) is bytes else bytes(data[sent:])
+        self._keep(data if type(data) is not memoryview or type(data.obj) is bytes else bytes(data))
         if self._kept_bytes > self._room:
             self.flush(self._room >> 1)
 
@@ -84,6 +111,9 @@ class Outbox:
 
         Raises: OSError.
         """
+        held, self._held = self._held, b""
+        if held:
+            self.send_more(held)
         if self._kept is None:
             self._kept = deque()
         self._kept.append(_FilePart(fd, offset, count))
@@ -95,9 +125,14 @@ class Outbox:
 
         Raises: OSError, TimeoutError.
         """
+        self.release()
         self.send_some()
         while self._kept and self._kept_bytes >= leave:
-            self._wait(select.POLLOUT)
+            try:
+                self._wait(select.POLLOUT)
+            except TimeoutError:
+                self.broken = True
+                raise
             self.send_some()
 
     def send_some(self) -> None:
@@ -122,6 +157,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Drop what has not been sent."""
+        self._held = b""
         while self._kept:
             part = self._kept.popleft()
             if type(part) is _FilePart:

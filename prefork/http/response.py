@@ -27,12 +27,22 @@ _HEAD_END: Final = b"\r\n\r\n"
 _HEAD_MOST: Final = 1 << 16
 
 
+# A head is held until its body comes, if that is announced and short: one send instead of two.
+# What is not announced may be long in coming, and its head goes at once.
+_SHORT_BYTES: Final = 1 << 16
+
+_PLANS: Final[dict[tuple[bytes, ...], tuple[bytes, bytes, int, int]]] = {}
+_PLANS_MOST: Final = 1024  # of some 300 bytes
+
+
 class Response(io.BufferedIOBase):
     """Lives as long as its connection; `begin()` makes it ready for the next request.
 
     mode: of the body. status: of the final head, 0 before it. sent: bytes of body.
     close: whether the connection must end with this answer.
     """
+
+    _partial = b""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection: Any = connection
@@ -42,11 +52,8 @@ class Response(io.BufferedIOBase):
     def begin(self) -> None:
         """Start an answer."""
         self.mode = HEAD
-        self.status = 0
-        self.sent = 0
-        self.left = 0
+        self.status = self.sent = self.left = 0
         self.close_after = False
-        self._partial = b""
 
     # -- what handlers call -------------------------------------------------
 
@@ -64,17 +71,18 @@ class Response(io.BufferedIOBase):
         Raises: OSError when the client has gone, TimeoutError when it stalls.
         """
         if type(data) is not bytes:
-            data = bytes(memoryview(data))
+            data = memoryview(data).cast("B")
         size = len(data)
         mode = self.mode
         if mode == LENGTH:
-            if size > self.left:
-                data = data[: self.left]  # more would be taken for the next answer
+            left = self.left - size
+            if left < 0:
+                data, left = data[: self.left], 0  # more would be taken for the next answer
                 self.close_after = True
-            self.left -= min(size, self.left)
+            self.left = left
             self._outbox.send(data)
         elif mode == HEAD:
-            self._write_head(data)
+            self._write_head(bytes(data))
             return size
         elif mode == CHUNKED:
             if size:
@@ -85,6 +93,21 @@ class Response(io.BufferedIOBase):
         return size
 
     # -- the head -----------------------------------------------------------
+
+    def write_lines(self, lines: list[bytes]) -> None:
+        """Write a head as it stands in `_headers_buffer`, its empty line included."""
+        connection = self._connection
+        request = connection.head
+        if self.mode == HEAD and request is not None and request.is_common and not self._partial:
+            # Most heads differ from an earlier one by the date alone.
+            key = (lines[0], lines[1], *lines[3:])
+            plan = _PLANS.get(key) or _plan(key, lines[2])
+            if plan is not None and lines[2][:6] == b"Date: " and not connection.must_close():
+                before, after, self.status, self.left = plan
+                self.mode = LENGTH
+                self._outbox.hold(before + lines[2] + after)
+                return
+        self.write(b"".join(lines))
 
     def _write_head(self, data: bytes) -> None:
         if self._partial:
@@ -108,7 +131,9 @@ class Response(io.BufferedIOBase):
                 self._open_tunnel()
         else:
             more = self._frame(head)
-            if end == len(data) and more:
+            if self.mode == LENGTH and 0 < self.left <= _SHORT_BYTES:
+                self._outbox.hold(self._head)
+            elif end == len(data) and more:
                 self._outbox.send_more(self._head)
             else:
                 self._outbox.send(self._head)
@@ -193,6 +218,7 @@ class Response(io.BufferedIOBase):
         One that lacks something it has promised ends the connection, so that
         the client sees that it is incomplete.
         """
+        self._outbox.release()
         if self.mode == CHUNKED:
             self._outbox.send(b"0\r\n\r\n")
         elif self.mode == LENGTH:
@@ -204,6 +230,34 @@ class Response(io.BufferedIOBase):
             self.close_after = True
         elif self.mode in (CLOSE, RAW):
             self.close_after = True
+
+
+def _plan(key: tuple[bytes, ...], date: bytes) -> tuple[bytes, bytes, int, int] | None:
+    """Return what precedes the date and what follows it, the status and the length.
+
+    None: the end of such an answer is told in another way than by its length,
+    or it is long, or says something about the connection.
+    """
+    before, after = b"".join(key[:2]), b"".join(key[2:])
+    fields = (before + after).lower()
+    length = _content_length(fields)
+    status = before[9:12]
+    if (
+        length is None
+        or not 0 < length <= _SHORT_BYTES
+        or before[:9] != b"HTTP/1.1 "
+        or status[:1] not in (b"2", b"4", b"5")
+        or status == b"204"
+        or date[:6] != b"Date: "
+        or b"\r\nconnection:" in fields
+        or b"\r\ntransfer-encoding:" in fields
+    ):
+        return None
+    plan = before, after, int(status), length
+    if len(_PLANS) >= _PLANS_MOST:
+        _PLANS.clear()
+    _PLANS[key] = plan
+    return plan
 
 
 def _content_length(fields: bytes) -> int | None:

@@ -96,8 +96,9 @@ class Head:
     method, target: as sent. version: HTTP/1.0, or HTTP/1.1 for any later 1.x.
     request_line: as sent, with its CRLF. size: bytes of the head with the empty
     lines around it. length: of the body in bytes, None for chunked. keep_alive:
-    what the client wants (RFC 9112 §9.3). attributes: what `parse_request()` of
-    http.server sets, but `headers`.
+    what the client wants (RFC 9112 §9.3). is_common: HTTP/1.1, and neither HEAD
+    nor CONNECT, so that the answer's head alone says how it ends. attributes:
+    what `parse_request()` of http.server sets, but `headers`.
     """
 
     method: str
@@ -111,6 +112,7 @@ class Head:
     upgrade: bool
     attributes: dict[str, object]
     method_name: str
+    is_common: bool
     _block: _Block
 
     @property
@@ -217,6 +219,7 @@ class Parser:
             is_later and block.has_upgrade and b"upgrade" in options,
             attributes,
             "do_" + method,
+            is_later and method not in ("HEAD", "CONNECT"),
             block,
         )
         self._remember(whole, head)

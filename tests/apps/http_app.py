@@ -225,11 +225,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def at_refuse(self):
         self.answer(b"no", 403)
 
+    def at_asks(self):
+        """Read the body only after an interim answer of its own."""
+        self.send_response_only(102)
+        self.end_headers()
+        self.wfile.flush()
+        self.at_echo()
+
+    def at_lines_of_body(self):
+        peeked = self.rfile.peek(1)[:1]
+        self.answer([peeked.decode(), *[line.decode() for line in self.rfile]])
+
     def at_tries(self):
         try:
-            NOTES["tries"].append(["read", len(self.rfile.read())])
+            NOTES["tries"].append([self.client_address[1], "read", len(self.rfile.read())])
         except Exception as error:
-            NOTES["tries"].append([type(error).__name__, str(error)])
+            NOTES["tries"].append([self.client_address[1], type(error).__name__, str(error)])
             raise
 
     def at_late(self):
@@ -301,6 +312,26 @@ class Ours(prefork.http.BaseHTTPRequestHandler, Handler):
     """Derived from ours first."""
 
 
+class BadErrors(Handler):
+    def send_error(self, *_):
+        raise LookupError("raised in send_error")
+
+
+class BadInit(Handler):
+    def __init__(self, request, client_address, server):
+        if server.serves == 0:
+            server.serves = 1
+            raise LookupError("raised in __init__")
+        super().__init__(request, client_address, server)
+
+
+class BadFinish(Handler):
+    def finish(self):
+        super().finish()
+        if self.path == "/hello":
+            raise LookupError("raised in finish")
+
+
 class Server(PreforkMixIn, HTTPServer):
     workers = 1
     threads = OPTIONS.get("threads", 0)
@@ -310,15 +341,36 @@ class Server(PreforkMixIn, HTTPServer):
         if "nofile" in OPTIONS:
             resource.setrlimit(resource.RLIMIT_NOFILE, (OPTIONS["nofile"],) * 2)
 
+    serves = 0
+
+
+class Picky(Server):
     def verify_request(self, request, client_address):
-        return OPTIONS.get("verify", True)
+        self.serves += 1
+        return self.serves > 1
+
+
+class Hooked(Server):
+    """Notes the hooks that are called for each client, in their order."""
+
+
+def note_calls(name):
+    def hook(self, request, *rest):
+        port = rest[0][1] if rest else request.getpeername()[1]
+        NOTES[str(port)].append(name)
+        return getattr(super(Hooked, self), name)(request, *rest)
+
+    setattr(Hooked, name, hook)
 
 
 def main():
+    for hook in OPTIONS.get("hooks", []):
+        note_calls(hook)
+    server_class = globals()[OPTIONS.get("server_class", "Server")]
     for name, value in OPTIONS.get("server", {}).items():
         setattr(Server, name, value)
     handler = globals()[OPTIONS.get("handler", "Handler")]
-    server = Server(("127.0.0.1", 0), handler)
+    server = server_class(("127.0.0.1", 0), handler)
     print("PORT", server.server_address[1], flush=True)
     server.serve_forever()
     server.server_close()
