@@ -150,7 +150,7 @@ class Clients:
         members["close"] = self._forgetting(plain.close)
         members["detach"] = self._parting(plain.detach)
         metered = type(plain.__name__, (plain,), members)
-        copyreg.pickle(metered, _reduce)
+        copyreg.pickle(metered, reduce_socket)
         self._metered[plain] = self._metered[metered] = metered
         return metered
 
@@ -232,7 +232,7 @@ def _is_interim(data: object) -> bool:
     return isinstance(data, bytes) and data[:5] == b"HTTP/" and data[8:10] == b" 1"
 
 
-def _reduce(sock: socket.socket) -> Any:
+def reduce_socket(sock: socket.socket) -> Any:
     """Let multiprocessing send a client to another process; it goes by the exact class."""
     from multiprocessing import reduction  # noqa: PLC0415 # few programs do, and it is large
 

@@ -109,6 +109,25 @@ def test_write_takes_any_buffer_and_returns_the_number_of_bytes(app, client):
     assert app.notes("counts")[before:][-4:] == [4, 12, 3, 0]
 
 
+def test_what_is_written_may_be_overwritten_at_once(client):
+    client.request("/reused?size=8000000")
+    body = client.answer().body
+    assert [body[n : n + 1000] for n in range(0, len(body), 1000)] == [
+        bytes([n % 256]) * 1000 for n in range(8000)
+    ]
+
+
+def test_a_flushed_head_is_sent_before_its_body(app, client):
+    if "Buffered" in app.command[-1]:
+        pytest.skip("the same")
+    client.request("/flushed")
+    assert client.file.readline() == b"HTTP/1.1 200 OK\r\n"
+    client.send(b"go on\n")
+    while client.file.readline() != b"\r\n":
+        pass
+    assert client.file.readline() == b"go on\n"
+
+
 # -- heads that handlers write by themselves --------------------------------------
 
 HEAD = "HTTP/1.1 200 OK\r\nX: 1\r\n"

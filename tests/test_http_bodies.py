@@ -69,6 +69,13 @@ def test_what_follows_a_chunked_body_is_the_next_request(client):
     assert [client.answer().body, client.answer().body] == [b"a", b"b"]
 
 
+def test_a_request_without_a_body_leaves_nothing_of_its_rfile_to_the_next(client):
+    for n in range(3):
+        assert client.ask("/echo").body == b""
+        assert client.ask("/echo", "POST", body=b"%d" % n).body == b"%d" % n
+        assert client.ask("/refuse", "POST", body=b"unread").body == b"no"
+
+
 def test_a_body_is_cut_short_by_its_client_and_the_handler_is_told(app):
     for body, fields in [
         (b"x" * 1000, ["Content-Length: 100000"]),

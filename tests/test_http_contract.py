@@ -7,6 +7,7 @@ import functools
 import http.client
 import io
 import re
+import select
 import socket
 import socketserver
 import struct
@@ -287,6 +288,7 @@ server.serve_forever()
         assert first.recv(65536).startswith(b"HTTP/1.1 102 ")
         with socket.create_connection(program.address, DEADLINE_S) as second:
             second.sendall(get())
+            assert select.select([second], [], [], 0.2)[0] == []  # its turn has not come
             first.sendall(b"x")
             assert answers(read_all(first))[0].body == b"first"
             assert answers(read_all(second))[0].body == b"1"  # it began when the first was over

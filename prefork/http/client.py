@@ -7,6 +7,7 @@ decides anything about the connection, but says that it was used.
 """
 
 import contextlib
+import copyreg
 import errno
 import os
 import select
@@ -14,6 +15,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
+
+from prefork.clients import reduce_socket
 
 if TYPE_CHECKING:
     from prefork.http.connection import Connection
@@ -33,8 +36,14 @@ class ClientSocket(socket.socket):
 
     connection: "Connection | None"
 
-    def __init__(self, family: int, proto: int, fd: int) -> None:
-        super().__init__(family, socket.SOCK_STREAM, proto, fd)
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,  # noqa: A002 # socket's
+        proto: int = -1,
+        fileno: int | None = None,
+    ) -> None:
+        super().__init__(family, type, proto, fileno)
         self._timeout_s: float | None = None
         self.connection = None
 
@@ -182,3 +191,6 @@ class ClientSocket(socket.socket):
         finally:
             if not connection.exposed:
                 connection.desk.back()
+
+
+copyreg.pickle(ClientSocket, reduce_socket)

@@ -149,7 +149,7 @@ class Connection:
             rest = engine.announce(self, data)
             if rest is None and self.state != CLOSED:
                 self.buffer = data
-                self.deadline_s = self.started_s + engine.limits.head_s
+                self.deadline_s = self.head_deadline_s()
                 self.wait_for(READING, _IN)
             if not rest:
                 return
@@ -157,7 +157,7 @@ class Connection:
         if self.parse(data):
             engine.dispatch(self)
         else:
-            self.deadline_s = self.started_s + engine.limits.head_s
+            self.deadline_s = self.head_deadline_s()
             self.wait_for(READING, _IN)
 
     def parse(self, data: bytes) -> bool:
@@ -256,7 +256,7 @@ class Connection:
                 return
             self.started_s = self.engine.now_s
             if not self.parse(self.buffer):
-                self.deadline_s = self.started_s + self.engine.limits.head_s
+                self.deadline_s = self.head_deadline_s()
                 self.wait_for(READING, _IN)
                 return
             if not self.engine.run_next(self):
@@ -334,6 +334,11 @@ class Connection:
         self.close()
 
     def close(self) -> None:
+        """Close the socket, by the server's hook."""
+        if self.state != CLOSED:
+            self.engine.server.close_request(self.sock)
+
+    def dispose(self) -> None:
         """Close the socket."""
         if self.state == CLOSED:
             return
@@ -384,6 +389,12 @@ class Connection:
         self.buffer = b""
 
     # -- receive -------------------------------------------------------------
+
+    def head_deadline_s(self) -> float:
+        """Return until when the head that has begun must be complete."""
+        limit_s = self.engine.limits.head_s
+        timeout_s = self.timeout_s
+        return self.started_s + (limit_s if timeout_s is None else min(limit_s, timeout_s))
 
     def stall_s(self, limit_s: float) -> float:
         """Return the handler's own timeout, or else limit_s."""

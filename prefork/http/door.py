@@ -59,7 +59,7 @@ class Door:
         except OSError as error:
             self._fail(error)
             return
-        sock = ClientSocket(self._family, self._proto, fd)
+        sock = ClientSocket(self._family, socket.SOCK_STREAM, self._proto, fd)
         # A Unix client's address is '', and BaseHTTPRequestHandler.address_string() wants a tuple.
         self._on_client(sock, ("unix", 0) if self._unix else address)
 

@@ -12,7 +12,8 @@ from prefork.http.wire import WireLimits
 class Limits:
     """All times in seconds, all sizes in bytes; the precedents are named at each.
 
-    A handler class with a `timeout` of its own has that in place of every time but head_s.
+    A handler class with a `timeout` of its own has that in place of every time
+    here; of head_s, if it is shorter.
     """
 
     #: For a whole head, from its first byte (mod_reqtimeout); then 408.

@@ -231,7 +231,7 @@ class HTTPServer(http.server.HTTPServer):
         if connection is None:
             super().close_request(request)
         elif not connection.parked:
-            connection.close_soon()
+            connection.dispose()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print the client, its request, and the traceback to stderr, and go on.

@@ -173,6 +173,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         counts = [self.wfile.write(bytearray(b"four")), self.wfile.write(memoryview(data))]
         NOTES["counts"] += [*counts, self.wfile.write(b"end"), self.wfile.write(b"")]
 
+    def at_reused(self):
+        size = int(self.query["size"])
+        self.begin(Content_Length=str(size))
+        data = bytearray(1000)
+        for n in range(size // 1000):
+            data[:] = bytes([n % 256]) * 1000
+            self.wfile.write(data if n % 2 else memoryview(data))
+
+    def at_flushed(self):
+        """Answer with what the client says when it has seen the head."""
+        self.begin(Content_Length="6")
+        self.wfile.flush()
+        self.connection.settimeout(3)
+        self.wfile.write(self.connection.recv(6))
+
     def at_both(self):
         self.begin(Content_Length="5", Transfer_Encoding="chunked")
         self.wfile.write(b"5\r\nhello\r\n0\r\n\r\n")
