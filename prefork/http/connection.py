@@ -55,7 +55,8 @@ class Connection:
     returned, and is wanted again. over: no request is expected any more.
     announced: a proxy has yet to say who the client is. failing: the handler has
     raised. exposed: it has asked for the descriptor. abandoned: it has closed
-    or taken the socket. is_special: more than usual is to be done after an answer.
+    or taken the socket. deleted: names of attributes that the handler has
+    deleted in this request. is_special: more than usual is to be done after an answer.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Connection:
         "body",
         "buffer",
         "deadline_s",
+        "deleted",
         "desk",
         "engine",
         "error",
@@ -105,6 +107,7 @@ class Connection:
         self.outbox = Outbox(sock, engine.limits.buffer_bytes, self._wait_to_send)
         self.response = Response(self)
         self.rfile: Any = None
+        self.deleted: tuple[str, ...] = ()
         self.is_special = engine.access is not None
         self.requests = 0
         self.timeout_s: float | None = None
@@ -360,8 +363,12 @@ class Connection:
             self.requests >= self.engine.keep_alive_requests
             or self.over
             or self.handler is None
-            or bool(self.handler.close_connection)
+            or getattr(self.handler, "close_connection", True)
         )
+
+    def is_unread(self) -> bool:
+        """Tell whether a kept handler has been given no request yet."""
+        return self.kept and self.requests == 0
 
     def open_tunnel(self) -> None:
         """Let the handler read whatever comes, without an end."""

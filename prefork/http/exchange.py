@@ -27,9 +27,19 @@ def begin(connection: "Connection") -> None:
     connection.exposed = connection.invited = connection.fresh = False
     connection.response.begin()
     connection.body = None
+    connection.deleted = ()
     head = connection.head
     if head is not None and head.length != 0:
         connection.body = Body(connection, head.length)
+
+
+def reclaim(connection: "Connection") -> None:
+    """Take back what a handler has read ahead before it wants a request."""
+    rfile, connection.rfile = connection.rfile, None
+    if rfile is None or rfile.closed:
+        return
+    rfile.raw.left = 0  # what it has in its buffer, and nothing more
+    connection.buffer = rfile.read() + connection.buffer
 
 
 def complete(connection: "Connection") -> None:

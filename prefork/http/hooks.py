@@ -113,6 +113,9 @@ def handle_one_request(self: Any) -> None:
     if connection is None or connection.abandoned:
         _Stdlib.handle_one_request(self)
         return
+    if connection.rfile is not None and self.__dict__.get("rfile") is connection.rfile:
+        exchange.reclaim(connection)
+        del self.__dict__["rfile"]
     try:
         came = connection.fresh or await_head(connection)
     except TimeoutError as error:

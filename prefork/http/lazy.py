@@ -1,7 +1,8 @@
 """Attributes of a handler that are made when they are first wanted: `rfile` and `headers`.
 
-A worker, in the thread of the handler. They are no data descriptors: what they
-make, or what a program assigns, stands in the instance and hides them.
+A worker, in the thread of the handler. They behave as plain attributes do: what
+they make, or what a program assigns, stands in the instance's `__dict__`; what it
+deletes is gone until the next request.
 """
 
 import http.client
@@ -9,7 +10,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from prefork.http.body import Body
+from prefork.http.body import ENDLESS, Body
 from prefork.http.wire import Head
 
 if TYPE_CHECKING:
@@ -28,36 +29,61 @@ def connection_of(handler: Any) -> "Connection | None":
     return connection
 
 
-class LazyRfile:
+class _Lazy:
+    """An attribute that stands in the instance from its first use, or assignment, on."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, handler: Any, owner: type | None = None) -> Any:
+        if handler is None:
+            return self
+        members = handler.__dict__
+        try:
+            return members[self._name]
+        except KeyError:
+            pass
+        connection = connection_of(handler)
+        if connection is None or connection.abandoned or self._name in connection.deleted:
+            raise AttributeError(
+                f"{type(handler).__name__!r} object has no attribute {self._name!r}"
+            )
+        members[self._name] = value = self._make(handler, connection)
+        return value
+
+    def __set__(self, handler: Any, value: Any) -> None:
+        handler.__dict__[self._name] = value
+
+    def __delete__(self, handler: Any) -> None:
+        self.__get__(handler)  # or there is nothing to delete
+        del handler.__dict__[self._name]
+        connection = connection_of(handler)
+        if connection is not None:
+            connection.deleted = (*connection.deleted, self._name)
+
+    def _make(self, handler: Any, connection: "Connection") -> Any:
+        raise NotImplementedError
+
+
+class LazyRfile(_Lazy):
     """`rfile`: a BufferedReader over the body of the request in hand."""
 
-    def __get__(self, handler: Any, owner: type | None = None) -> Any:
-        if handler is None:
-            return self
-        connection = connection_of(handler)
-        if connection is None or connection.abandoned:
-            raise AttributeError(f"{type(handler).__name__!r} object has no attribute 'rfile'")
+    def _make(self, handler: Any, connection: "Connection") -> Any:  # noqa: ARG002 # its siblings need it
         body = connection.body
         if body is None:
-            body = Body(connection, 0)
+            # Before any request, it is a handle() of the program's own that reads the connection.
+            body = Body(connection, ENDLESS if connection.is_unread() else 0)
         connection.is_special = True
-        rfile = handler.__dict__["rfile"] = connection.rfile = io.BufferedReader(body)
-        return rfile
+        connection.rfile = io.BufferedReader(body)
+        return connection.rfile
 
 
-class LazyHeaders:
+class LazyHeaders(_Lazy):
     """`headers`: an HTTPMessage of the request in hand."""
 
-    def __get__(self, handler: Any, owner: type | None = None) -> Any:
-        if handler is None:
-            return self
-        connection = connection_of(handler)
-        if connection is None:
-            raise AttributeError(f"{type(handler).__name__!r} object has no attribute 'headers'")
+    def _make(self, handler: Any, connection: "Connection") -> Any:
         head = connection.head
-        message = handler.MessageClass() if head is None else message_of(handler, head)
-        handler.__dict__["headers"] = message
-        return message
+        return handler.MessageClass() if head is None else message_of(handler, head)
 
 
 def message_of(handler: Any, head: Head) -> Any:

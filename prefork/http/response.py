@@ -32,6 +32,7 @@ _HEAD_MOST: Final = 1 << 16
 _SHORT_BYTES: Final = 1 << 16
 
 _PLANS: Final[dict[tuple[bytes, ...], tuple[bytes, bytes, int, int]]] = {}
+_LEAST_LINES: Final = 4  # status, Server, Date, the empty one
 _PLANS_MOST: Final = 1024  # of some 300 bytes
 
 
@@ -98,11 +99,18 @@ class Response(io.BufferedIOBase):
         """Write a head as it stands in `_headers_buffer`, its empty line included."""
         connection = self._connection
         request = connection.head
-        if self.mode == HEAD and request is not None and request.is_common and not self._partial:
+        if (
+            self.mode == HEAD
+            and request is not None
+            and request.is_common
+            and not self._partial
+            and len(lines) > _LEAST_LINES
+            and lines[2][:6] == b"Date: "
+        ):
             # Most heads differ from an earlier one by the date alone.
             key = (lines[0], lines[1], *lines[3:])
-            plan = _PLANS.get(key) or _plan(key, lines[2])
-            if plan is not None and lines[2][:6] == b"Date: " and not connection.must_close():
+            plan = _PLANS.get(key) or _plan(key)
+            if plan is not None and not connection.must_close():
                 before, after, self.status, self.left = plan
                 self.mode = LENGTH
                 self._outbox.hold(before + lines[2] + after)
@@ -232,7 +240,7 @@ class Response(io.BufferedIOBase):
             self.close_after = True
 
 
-def _plan(key: tuple[bytes, ...], date: bytes) -> tuple[bytes, bytes, int, int] | None:
+def _plan(key: tuple[bytes, ...]) -> tuple[bytes, bytes, int, int] | None:
     """Return what precedes the date and what follows it, the status and the length.
 
     None: the end of such an answer is told in another way than by its length,
@@ -248,7 +256,6 @@ def _plan(key: tuple[bytes, ...], date: bytes) -> tuple[bytes, bytes, int, int] 
         or before[:9] != b"HTTP/1.1 "
         or status[:1] not in (b"2", b"4", b"5")
         or status == b"204"
-        or date[:6] != b"Date: "
         or b"\r\nconnection:" in fields
         or b"\r\ntransfer-encoding:" in fields
     ):
