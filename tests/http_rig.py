@@ -92,9 +92,9 @@ class Reader:
             interim.append((int(status), fields))
         assert version in ("HTTP/1.0", "HTTP/1.1")
         answer = Answer(int(status), version, fields, interim)
-        if method != "HEAD" and status not in ("101", "204", "304"):
-            if not (method == "CONNECT" and status[0] == "2"):
-                self._read_body(answer)
+        is_tunnel = status == "101" or (method == "CONNECT" and status[0] == "2")
+        if method != "HEAD" and status not in ("204", "304") and not is_tunnel:
+            self._read_body(answer)
         return answer
 
     def _head(self):
@@ -116,8 +116,15 @@ class Reader:
             assert answer.version == "HTTP/1.1"
             self._read_chunks(answer)
         elif length is not None:
-            answer.body = self.file.read(int(length))
-            answer.is_whole = len(answer.body) == int(length)
+            while len(answer.body) < int(length):
+                try:
+                    part = self.file.read1(int(length) - len(answer.body))
+                except ConnectionResetError:
+                    part = b""
+                answer.body += part
+                if not part:
+                    answer.is_whole = False
+                    break
         else:
             answer.body = self.file.read()
 
@@ -185,10 +192,17 @@ class Client(Reader):
 
     def at_end(self):
         """Return what comes until the server closes; b"" is a clean end."""
+        data = b""
         try:
-            return self.file.read()
+            while part := self.file.read1(65536):
+                data += part
         except ConnectionResetError:
-            return b"reset"
+            return data or b"reset"
+        return data
+
+    def has_ended(self):
+        """Tell whether nothing more comes; the server may reset who has sent too much."""
+        return self.at_end() in (b"", b"reset")
 
     def is_open(self):
         """Tell whether the connection serves one more request."""

@@ -246,7 +246,7 @@ def test_a_malformed_request_line_is_answered_with_a_status_line(server_class, l
     assert len(answer.all("Server")) == len(answer.all("Date")) == 1
 
 
-def test_http_0_9_is_answered_without_waiting_for_a_head(server_class):
+def test_http_0_9_is_answered_without_waiting_for_a_head_and_refused_by_the_engine(server_class):
     seen = []
 
     class Handler(Quiet):
@@ -254,6 +254,9 @@ def test_http_0_9_is_answered_without_waiting_for_a_head(server_class):
             seen.append((self.headers, self.request_version, self.path))
             super().do_GET()
 
+    if server_class is not STDLIB.HTTPServer:
+        assert wait_for_end(server_class, Handler, b"GET /x\r\n").startswith(b"HTTP/1.1 400 ")
+        return
     assert wait_for_end(server_class, Handler, b"GET /x\r\n") == b"hello"
     assert seen == [({}, "HTTP/0.9", "/x")]
 

@@ -13,6 +13,7 @@ import select
 import socket
 import socketserver
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from prefork.http.connection import Connection
 
 _Process = Callable[[Any, Any], None]
+
+_WAKING: Final = threading.Lock()
 
 #: How soon another request of the same client belongs to the same `handle_request()`.
 _NEXT_S: Final = 0.1
@@ -138,9 +141,9 @@ class HTTPServer(http.server.HTTPServer):
         """End `serve_forever()`, which runs in another thread, and wait for it."""
         flags: Any = self
         flags._BaseServer__shutdown_request = True
-        waker = self._waker
-        if waker is not None:
-            os.eventfd_write(waker[0], 1)
+        with _WAKING:
+            if self._waker is not None:
+                os.eventfd_write(self._waker[0], 1)
         super().shutdown()
 
     def handle_request(self) -> None:
@@ -208,10 +211,12 @@ class HTTPServer(http.server.HTTPServer):
         engine, loop, waker = self._engine, self._loop, self._waker
         if engine is None or loop is None or waker is None:
             return
-        self._waker = self._engine = self._loop = None
+        with _WAKING:  # the number may be another file's afterwards
+            self._waker = None
+            os.close(waker[0])
+        self._engine = self._loop = None
         engine.close()
         loop.close()
-        os.close(waker[0])
         if self.socket.fileno() == waker[1]:  # else it is closed already
             os.set_blocking(waker[1], self.socket.gettimeout() is None)
 
