@@ -65,10 +65,11 @@ class Acceptor:
         self._after(index)
 
 
-def drain(server: Listening, take: Callable[[], None]) -> None:
-    """Take what waits in a server's queue, and then no more.
+def drain(server: Listening, take: Callable[[], bool | None]) -> bool:
+    """Take what waits in a server's queue, and then no more; False: try again, some is left.
 
-    take: takes one client, without waiting for it.
+    take: takes one client, without waiting for it; False: it cannot before
+    another has gone.
 
     The master has shut the door behind it where the kernel can. Where not, as
     many clients are taken as the queue can have held: first in, first out, so
@@ -76,7 +77,7 @@ def drain(server: Listening, take: Callable[[], None]) -> None:
     """
     fd = server.fileno()
     if fd < 0:
-        return  # a handler closed it
+        return True  # a handler closed it
     endless = server.socket.family == socket.AF_UNIX and server.socket.type == socket.SOCK_STREAM
     left = getattr(server, "request_queue_size", 0) + 1
     poll = select.poll()
@@ -84,12 +85,14 @@ def drain(server: Listening, take: Callable[[], None]) -> None:
     limit_s = time.monotonic() + HANDSHAKE_S
     while not (endless and left == 0):
         if poll.poll(0):
-            take()
+            if take() is False:
+                return False
             left -= 1
         elif time.monotonic() >= limit_s or not _handshakes(server.socket):
             break
         else:
             poll.poll(20)
+    return True
 
 
 def _handshakes(sock: socket.socket) -> bool:

@@ -77,8 +77,8 @@ class Engine(Protocol):
 
     wait_s: float
 
-    def accept(self) -> None:
-        """Take one client from the queue, if one is there."""
+    def accept(self) -> bool:
+        """Take one client from the queue, if one is there; False: not before another has gone."""
 
     def retire(self) -> None:
         """Take no more clients, and tell those that are served that no more is expected of them."""
@@ -289,14 +289,11 @@ class Worker:
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
         self._tell_children()  # again: one may have been forked when the order came
-        drained = False
+        queues = list(self._servers)
         while True:
-            if not drained and self._slot.order == Order.DRAIN:  # also one that came after RETIRE
-                drained = True
-                for server in self._servers:
-                    engine = self._engines.get(id(server))
-                    drain(server, server.handle_request if engine is None else engine.accept)
-            if not self._any_left():
+            if queues and self._slot.order == Order.DRAIN:  # also one that came after RETIRE
+                queues = [server for server in queues if not self._drain(server)]
+            if not self._any_left() and not (queues and self._slot.order == Order.DRAIN):
                 break
             # Threads close their sockets without telling this one; look again soon.
             self.loop.turn(0.02)
@@ -312,6 +309,10 @@ class Worker:
         # As the interpreter does at its end: it tells the idle threads of concurrent.futures to go,
         # and joins those that are no daemons.
         threading._shutdown()  # type: ignore[attr-defined] # it has no public name
+
+    def _drain(self, server: Server) -> bool:
+        engine = self._engines.get(id(server))
+        return drain(server, server.handle_request if engine is None else engine.accept)
 
     def _hold_signals(self) -> None:
         """Before a handler forks: its child's signals wait until it is known whose they are."""

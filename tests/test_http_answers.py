@@ -322,15 +322,3 @@ def test_an_exception_after_the_head_leaves_an_answer_that_is_seen_to_be_cut(app
         answer = client.answer()
         assert (answer.body, answer.is_whole) == (b"hello", False)
     assert client.at_end() == b""
-
-
-def test_a_connection_that_ends_in_the_middle_of_a_pipeline_is_not_reset(app, client):
-    """RFC 9112 section 9.6: who resets may take the answers back that the client has not read."""
-    if "Custom" in app.command[-1]:
-        pytest.skip("closes in its own time")
-    client.request("/closed")
-    assert client.file.peek(1)
-    assert app.ask("/hello").body == b"hello"  # the first has been done with
-    client.request("/hello")
-    assert client.answer().body == b"hello"
-    assert client.at_end() == b""

@@ -271,6 +271,24 @@ def test_a_worker_with_idle_clients_is_not_stuck(threads):
         assert app.stop() == 0
 
 
+# -- the end of one connection ------------------------------------------------------------
+
+
+@both
+def test_an_answer_reaches_a_client_that_has_sent_more_than_will_be_read(threads, tmp_path):
+    """RFC 9112 section 9.6: to close with unread data is to reset, and the answer is lost."""
+    os.mkfifo(tmp_path / "gate")
+    with App(tmp_path, threads=threads) as app, app.connect(receive_bytes=4096) as client:
+        client.request("/gate?name=gate&size=1000000&close=1")
+        app.out.wait_for("^BEGUN$")
+        client.send(REQUEST * 10)
+        with opened(tmp_path / "gate"):
+            answer = client.answer()
+        assert (len(answer.body), answer.is_whole) == (1_000_000, True)
+        assert client.at_end() == b""
+        assert app.stop() == 0
+
+
 # -- a loop that was held up ----------------------------------------------------------
 
 

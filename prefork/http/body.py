@@ -10,10 +10,12 @@ import contextlib
 import io
 import select
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.chunked import Chunked
 from prefork.http.response import HEAD
+from prefork.http.wire import WireError
 
 if TYPE_CHECKING:
     from prefork.http.connection import Connection
@@ -42,6 +44,7 @@ class Body(io.RawIOBase):
         self._decoder = Chunked(connection.engine.limits.wire) if length is None else None
         self._decoded = memoryview(b"")
         self._rest = b""
+        self._dropped = 0
         self.prefix = b""
 
     @property
@@ -78,6 +81,7 @@ class Body(io.RawIOBase):
             if size == 0:
                 raise _cut_short()
             self.left -= size
+        self._connection.show_life()
         return size
 
     def _read_prefix(self, view: memoryview) -> int:
@@ -90,6 +94,7 @@ class Body(io.RawIOBase):
             data = self.receive(_READ_BYTES)
             if not data:
                 raise _cut_short()
+            self._connection.show_life()
             self._decoded = memoryview(self._decode(data, decoder))
         part = self._decoded[: len(view)]
         view[: len(part)] = part
@@ -156,10 +161,13 @@ class Body(io.RawIOBase):
     def discard(self, data: bytes) -> None:
         """Drop what data holds of the body; give back what follows it.
 
-        Raises: WireError.
+        Raises: WireError, also when a chunked body is too long to be dropped.
         """
         if self._decoder is not None:
+            self._dropped += len(data)
             self._decode(data, self._decoder)
+            if self.left and self._dropped > self._connection.engine.limits.drain_bytes:
+                raise WireError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "")
             return
         size = min(self.left, len(data))
         self.left -= size

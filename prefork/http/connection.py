@@ -122,14 +122,17 @@ class Connection:
     def on_ready(self, mask: int) -> None:
         """Go on: the loop has seen what this waits for."""
         state = self.state
-        if state == READING:
-            self.read_head()
-        elif state == SENDING:
-            self._send_on(mask)
-        elif state == WAITING:
-            self.engine.look(self)
-        elif state in (PREFETCHING, DISCARDING, LINGERING):
-            self._read_on(state)
+        try:
+            if state == READING:
+                self.read_head()
+            elif state == SENDING:
+                self._send_on(mask)
+            elif state == WAITING:
+                self.engine.look(self)
+            elif state in (PREFETCHING, DISCARDING, LINGERING):
+                self._read_on(state)
+        except Exception:
+            self.engine.fail(self)
 
     def read_head(self) -> None:
         """Receive what is there; when the head is complete, have it answered."""
@@ -219,7 +222,9 @@ class Connection:
             return
         except OSError:
             data = b""
-        if not data:
+        if not data and state == LINGERING:
+            self.close()  # to linger again would spin while our last answer is not acknowledged
+        elif not data:
             self.abort()
         elif state == PREFETCHING:
             self.buffer += data
@@ -328,7 +333,9 @@ class Connection:
             return
         with contextlib.suppress(OSError):  # it has gone
             socket.socket.shutdown(self.sock, socket.SHUT_WR)
-            if self.buffer or self.error or (self.body is not None and self.body.left):
+            head = self.head
+            pipelines = head is not None and head.keep_alive  # it has not heard yet
+            if pipelines or self.buffer or self.error or (self.body and self.body.left):
                 # With unread data close() would reset the connection, and the
                 # client might never read the answer (RFC 9112 §9.6).
                 self.deadline_s = self.engine.now_s + self.engine.limits.lingering_s
@@ -381,6 +388,11 @@ class Connection:
         if self.state == RUNNING:
             self.exposed = True
             self.desk.away()
+
+    def show_life(self) -> None:
+        """Note that bytes move: a handler that has to do with its client is not stuck."""
+        if not self.exposed:
+            self.desk.back()
 
     def abandon(self) -> None:
         """Let go of a socket that its handler has closed or taken."""

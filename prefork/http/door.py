@@ -49,33 +49,34 @@ class Door:
             self._loop.forget(self._fd)
             self._fd = -1
 
-    def accept(self) -> None:
-        """Take one client from the queue, if one is there."""
+    def accept(self) -> bool:
+        """Take one client from the queue, if one is there; False: not before another has gone."""
         try:
             # accept() would make a second object to throw away.
             fd, address = self._listener._accept()  # type: ignore[attr-defined] # not in typeshed
         except BlockingIOError:
-            return
+            return True
         except OSError as error:
-            self._fail(error)
-            return
+            return self._fail(error)
         sock = ClientSocket(self._family, socket.SOCK_STREAM, self._proto, fd)
         # A Unix client's address is '', and BaseHTTPRequestHandler.address_string() wants a tuple.
         self._on_client(sock, ("unix", 0) if self._unix else address)
+        return True
 
     def _on_ready(self, _mask: int) -> None:
         self.accept()
 
-    def _fail(self, error: OSError) -> None:
-        """Pause when the machine is short of something; else the client was gone.
+    def _fail(self, error: OSError) -> bool:
+        """Pause when the machine is short of something; True: no, the client was gone.
 
         Without the pause the ready listener would spin this process.
         """
         if error.errno not in _SHORTAGE:
-            return
+            return True
         now_s = time.monotonic()
         if now_s - self._complained_s > _COMPLAINT_S:
             self._complained_s = now_s
             log.warning("worker.short", reason=error.strerror)
         self._again_s = now_s + _SHORTAGE_S
         self.shut()
+        return False

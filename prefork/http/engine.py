@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +78,8 @@ class Engine:
         self.closed = False
         self._desk = desk
         self._connections: set[Connection] = set()
-        self._swept_s = self.now_s
+        self._swept_s = self._ticked_s = self.now_s
+        self._spared = False
         self._taken_s = self.now_s
         self._taken_before = 0
         self._hang_up_ns = 0
@@ -96,9 +98,9 @@ class Engine:
 
     # -- clients come ---------------------------------------------------------
 
-    def accept(self) -> None:
-        """Take one client from the queue, if one is there."""
-        self._door.accept()
+    def accept(self) -> bool:
+        """Take one client from the queue, if one is there; False: not before another has gone."""
+        return self._door.accept()
 
     def _welcome(self, sock: ClientSocket, address: Any) -> None:
         connection = Connection(self, sock, address, self._desk)
@@ -226,8 +228,22 @@ class Engine:
 
     def serve(self, connection: Connection) -> None:
         """Run the handler of a connection, and what follows, in the thread that owns it."""
-        if self._run(connection):
-            connection.advance()
+        try:
+            if self._run(connection):
+                connection.advance()
+        except Exception:
+            self.fail(connection)
+
+    def _safely(self, step: Callable[[Connection], None], connection: Connection) -> None:
+        try:
+            step(connection)
+        except Exception:
+            self.fail(connection)
+
+    def fail(self, connection: Connection) -> None:
+        """Drop a connection after a hook has raised that no handler of errors stands around."""
+        log.exception("server.failed", client=connection.address)
+        connection.dispose()
 
     def run_next(self, connection: Connection) -> bool:
         """Answer a pipelined request; False: the connection has gone elsewhere."""
@@ -248,7 +264,7 @@ class Engine:
     def later(self, connection: Connection) -> None:
         """Go on with a client after others have had their turn."""
         if self.pool is None:
-            self.loop.soon(connection.advance)
+            self.loop.soon(lambda: self._safely(Connection.advance, connection))
         else:
             connection.advance()
 
@@ -369,8 +385,8 @@ class Engine:
         self.closed = True
         for connection in list(self._connections):
             if connection.state != RUNNING:
-                connection.abort()
-                connection.close()
+                self._safely(Connection.abort, connection)
+                self._safely(Connection.close, connection)
         if self.pool is not None:
             self.pool.close()
         self.files.clear()
@@ -385,6 +401,7 @@ class Engine:
 
     def tick(self, now_s: float) -> None:
         """Do what is due; called at least every `wait_s` seconds."""
+        ticked_s, self._ticked_s = self._ticked_s, now_s
         self.now_s = now_s
         if self.access is not None:
             self.access.flush()
@@ -395,8 +412,13 @@ class Engine:
         if not self.retiring and len(self._connections) < self.limits.connections:
             self._door.open(now_s)
         if now_s - self._swept_s >= self._patience_s:
-            self._swept_s = now_s
-            self._sweep(now_s)
+            # After a handler has held this loop up, clients look late who were not heard: give
+            # them one turn.
+            late_s, self._spared = now_s - ticked_s, not self._spared
+            if late_s < 2 * self._patience_s or not self._spared:
+                self._spared = False
+                self._swept_s = now_s
+                self._sweep(now_s)
             self.files.expire(now_s)
         if self._hang_up_ns:
             self._hang_up(self._hang_up_ns / 1e9)
@@ -416,7 +438,7 @@ class Engine:
     def _sweep(self, now_s: float) -> None:
         for connection in list(self._connections):
             if connection.deadline_s <= now_s and connection.state != RUNNING:
-                self._expire(connection)
+                self._safely(self._expire, connection)
 
     def _expire(self, connection: Connection) -> None:
         """Lose patience with a client."""
@@ -442,4 +464,4 @@ class Engine:
             if connection.state in (READING, WAITING) and not connection.buffer:
                 idle_since_s = connection.deadline_s - connection.stall_s(self.limits.keep_alive_s)
                 if self.now_s - idle_since_s >= idle_s:
-                    connection.finish()
+                    self._safely(Connection.finish, connection)

@@ -48,7 +48,9 @@ def complete(connection: "Connection") -> None:
     Raises: OSError.
     """
     response = connection.response
-    if not connection.failing:
+    if connection.failing:
+        connection.outbox.withdraw()  # or the loop would wait for what nobody sends
+    else:
         response.end()
     if response.close_after or connection.failing or connection.handler.close_connection:
         connection.over = True

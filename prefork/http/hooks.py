@@ -18,7 +18,7 @@ from prefork.http.body import ENDLESS
 from prefork.http.client import ClientSocket
 from prefork.http.kept import await_head, settle
 from prefork.http.lazy import CONNECTION, connection_of, message_of
-from prefork.http.response import HEAD, LENGTH
+from prefork.http.response import HEAD, LENGTH, NONE
 from prefork.http.wire import Head, Parser, WireError, WireLimits
 
 if TYPE_CHECKING:
@@ -139,8 +139,10 @@ def _answer(self: Any, connection: "Connection") -> None:
     except WireError as error:  # in a chunked body
         connection.over = True
         connection.error = error
-        if _has_said_nothing(connection):
+        if _has_said_nothing(self, connection):
             self.send_error(error.status, error.reason or None)
+        else:
+            connection.failing = True  # the client must see that the answer is cut
     except Exception:
         _fail(self, connection)
         raise
@@ -231,7 +233,7 @@ def _time_out(self: Any, connection: "Connection", error: TimeoutError) -> None:
     self.log_error("Request timed out: %r", error)
     self.close_connection = True
     reading = connection.body is not None and connection.body.left not in (0, ENDLESS)
-    if reading and self.timeout is None and _has_said_nothing(connection):
+    if reading and self.timeout is None and _has_said_nothing(self, connection):
         connection.failing = False
         self.send_error(HTTPStatus.REQUEST_TIMEOUT)
 
@@ -242,7 +244,7 @@ def _fail(self: Any, connection: "Connection") -> None:
     self.close_connection = True
     if connection.abandoned:
         return
-    if not _has_said_nothing(connection):
+    if not _has_said_nothing(self, connection):
         connection.failing = True
         return
     self.__dict__.pop("_headers_buffer", None)
@@ -252,10 +254,14 @@ def _fail(self: Any, connection: "Connection") -> None:
         connection.failing = True  # its own send_error() fails, too, or the client has gone
 
 
-def _has_said_nothing(connection: "Connection") -> bool:
+def _has_said_nothing(self: Any, connection: "Connection") -> bool:
     """Tell whether an error may still be the answer; the head of another is withdrawn."""
     response = connection.response
     if response.mode == HEAD or connection.outbox.withdraw():
+        wfile = self.wfile
+        if isinstance(wfile, io.BufferedWriter) and wfile.raw is response:
+            response.mode = NONE  # what a `wbufsize` has kept is not for the client any more
+            wfile.flush()
         response.begin()
         return True
     return False

@@ -22,6 +22,7 @@ CLOSE: Final = 4  #: until the end of the connection
 OWN: Final = 5  #: the handler has said Transfer-Encoding, and makes the chunks itself
 RAW: Final = 6  #: no HTTP/1.x, or a tunnel: bytes as they come, until the end
 
+_CLOSE: Final = b"close"
 _HEAD_END: Final = b"\r\n\r\n"
 #: What a handler may write before the end of its head is seen.
 _HEAD_MOST: Final = 1 << 16
@@ -66,6 +67,10 @@ class Response(io.BufferedIOBase):
         """Return the socket's descriptor."""
         return int(self._connection.sock.fileno())
 
+    def flush(self) -> None:
+        """Send a head that waits for its body."""
+        self._outbox.release()
+
     def write(self, data: Any, /) -> int:
         """Send data, or keep what the client has no room for; return the number of bytes.
 
@@ -90,6 +95,8 @@ class Response(io.BufferedIOBase):
                 self._outbox.send(b"%x\r\n%b\r\n" % (size, data))
         elif mode != NONE:
             self._outbox.send(data)
+        if self.sent:  # not for the first: it costs as much as a clock
+            self._connection.show_life()
         self.sent += size
         return size
 
@@ -154,14 +161,10 @@ class Response(io.BufferedIOBase):
         status = head[9:12]
         self.status = int(status) if status.isdigit() else 0
         request = connection.head
-        fields = head.lower()
-        says_connection = fields.find(b"\r\nconnection:")
         keep = not connection.must_close()
-        if (
-            says_connection >= 0
-            and b"close" in fields[says_connection : fields.index(b"\r\n", says_connection + 2)]
-        ):
-            keep = False
+        head, said = _connection_said(head, keep=keep)
+        keep = keep and said != _CLOSE
+        fields = head.lower()
         extra = b""
         if request is not None and request.method == "CONNECT" and status[:1] == b"2":
             self._open_tunnel()
@@ -180,7 +183,7 @@ class Response(io.BufferedIOBase):
         else:
             self.mode = CLOSE
             keep = False
-        if says_connection < 0 and request is not None:
+        if not said and request is not None:
             if not keep and head[7:8] == b"1":
                 extra += b"Connection: close\r\n"
             elif keep and request.version == "HTTP/1.0":
@@ -238,6 +241,25 @@ class Response(io.BufferedIOBase):
             self.close_after = True
         elif self.mode in (CLOSE, RAW):
             self.close_after = True
+
+
+def _connection_said(head: bytes, *, keep: bool) -> tuple[bytes, bytes]:
+    """Return the head, and what its Connection field says, in lower case; b"": there is none.
+
+    A keep-alive is cut out where the connection ends: the handler cannot know
+    that this is the last answer, and the client must.
+    """
+    fields = head.lower()
+    start = fields.find(b"\r\nconnection:")
+    if start < 0:
+        return head, b""
+    end = fields.index(b"\r\n", start + 2)
+    said = fields[start:end]
+    if _CLOSE in said:
+        return head, _CLOSE
+    if not keep and b"keep-alive" in said:
+        return head[:start] + head[end:], b""
+    return head, said
 
 
 def _plan(key: tuple[bytes, ...]) -> tuple[bytes, bytes, int, int] | None:

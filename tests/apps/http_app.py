@@ -26,6 +26,7 @@ OPTIONS = json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}")
 EVENTS = defaultdict(threading.Event)
 SEEN = defaultdict(list)  # by the client's port
 NOTES = defaultdict(list)
+CLIENTS = {}  # sockets, in the order of their first hook
 BLOCK = b"0123456789abcdef" * 4096
 
 
@@ -301,6 +302,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def at_gate(self):
         os.write(1, b"BEGUN\n")
         os.close(os.open(self.query["name"], os.O_RDONLY))
+        self.close_connection = "close" in self.query
         self.answer(b"x" * int(self.query.get("size", "5")))
 
     def at_sleep(self):
@@ -371,8 +373,7 @@ class Hooked(Server):
 
 def note_calls(name):
     def hook(self, request, *rest):
-        port = rest[0][1] if rest else request.getpeername()[1]
-        NOTES[str(port)].append(name)
+        NOTES[str(CLIENTS.setdefault(request, len(CLIENTS)))].append(name)
         return getattr(super(Hooked, self), name)(request, *rest)
 
     setattr(Hooked, name, hook)
