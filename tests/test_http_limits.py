@@ -158,49 +158,48 @@ def test_an_unread_body_up_to_drain_bytes_is_dropped(client, size, stays):
 # -- times ------------------------------------------------------------------------
 
 
-def test_a_head_that_takes_too_long_is_answered_with_408(hasty):
-    with hasty.connect() as client:
-        client.send(b"GET /hello HT")
-        assert refused(client, 408)
+def half_a_head(client):
+    client.send(b"GET /hello HT")
 
 
-def test_a_second_head_that_takes_too_long_is_answered_with_408(hasty):
-    with hasty.connect() as client:
-        client.ask("/hello")
-        client.send(b"GET /hello HT")
-        assert refused(client, 408)
+def half_a_second_head(client):
+    client.ask("/hello")
+    client.send(b"GET /hello HT")
 
 
-def test_a_client_that_says_nothing_is_let_go(hasty):
-    with hasty.connect() as client:
-        assert client.at_end() == b""
+def half_a_form(client):
+    client.request("/echo", "POST", fields=["Content-Length: 1000"])
+    client.send(b"x" * 500)
 
 
-def test_a_client_that_says_nothing_more_is_let_go(hasty):
-    with hasty.connect() as client:
-        assert client.ask("/hello").body == b"hello"
-        assert client.at_end() == b""
+def half_a_large_body(client):
+    client.request("/echo", "POST", fields=["Content-Length: 100000"])
+    client.send(b"x" * 70_000)
 
 
-@pytest.mark.parametrize("size", [1000, 100_000])
-def test_a_body_that_stalls_is_answered_with_408(hasty, size):
-    with hasty.connect() as client:
-        client.request("/echo", "POST", fields=[f"Content-Length: {size}"])
-        client.send(b"x" * (size // 2))
-        assert refused(client, 408)
+def half_a_chunked_body(client):
+    client.request("/echo", "POST", fields=CHUNKED, body=chunk(b"x"))
 
 
-def test_a_chunked_body_that_stalls_is_answered_with_408(hasty):
-    with hasty.connect() as client:
-        client.request("/echo", "POST", fields=CHUNKED, body=chunk(b"x"))
-        assert refused(client, 408)
+def test_heads_and_bodies_that_take_too_long_are_answered_with_408(hasty):
+    with contextlib.ExitStack() as stack:
+        late = [half_a_head, half_a_second_head, half_a_form, half_a_large_body]
+        clients = [stack.enter_context(hasty.connect()) for _ in range(5)]
+        for client, be_late in zip(clients, [*late, half_a_chunked_body], strict=True):
+            be_late(client)
+        answers = [client.answer() for client in clients]
+        assert [answer.status for answer in answers] == [408] * 5
+        assert [answer["Connection"] for answer in answers] == ["close"] * 5
+        assert [client.at_end() for client in clients] == [b""] * 5
 
 
-def test_an_unread_body_that_stalls_ends_the_connection(hasty):
-    with hasty.connect() as client:
-        client.request("/refuse", "POST", fields=["Content-Length: 66000", *EXPECT])
-        assert client.answer().status == 403
-        assert client.at_end() == b""
+def test_clients_that_say_nothing_or_nothing_more_are_let_go(hasty):
+    with hasty.connect() as new, hasty.connect() as parked, hasty.connect() as unread:
+        parked.ask("/hello")
+        unread.request("/refuse", "POST", fields=["Content-Length: 60000"])
+        unread.send(b"x" * 50)
+        assert [client.at_end()[:20] for client in (new, parked)] == [b"", b""]
+        assert unread.at_end()[:13] in (b"HTTP/1.1 403 ", b"HTTP/1.1 408 ")
 
 
 @pytest.mark.parametrize("size", [HUGE, 4_200_000])
@@ -259,6 +258,7 @@ def test_clients_beyond_the_number_of_connections_wait_until_one_has_gone(thread
         for gone, client in zip(clients[:3], clients[3:], strict=True):
             gone.close()
             assert client.answer().body == b"hello"
+        stack.close()
         assert app.stop() == 0
 
 
@@ -277,13 +277,14 @@ def test_a_worker_short_of_descriptors_neither_spins_nor_dies_and_serves_again(t
         for client in clients[30:]:
             assert client.ask("/hello").body == b"hello"
         assert app.workers() == [worker]
+        stack.close()
         assert app.stop() == 0
 
 
 @pytest.mark.parametrize("threads", [0, 4])
 def test_a_worker_short_of_descriptors_can_be_stopped(threads):
     with App(threads=threads, nofile=32) as app, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(app.connect()) for _ in range(40)]
+        clients = [stack.enter_context(app.connect()) for _ in range(26)]
         app.log.wait_for("worker.short .*Too many open files")
         app.send(signal.SIGTERM)
         assert app.wait(6) == 0

@@ -42,6 +42,7 @@ _TURN: Final = 16
 
 _recv = socket.socket.recv
 _fileno = socket.socket.fileno
+_shutdown = socket.socket.shutdown
 
 
 class Connection:
@@ -331,17 +332,20 @@ class Connection:
             self.deadline_s = self.engine.now_s + self.engine.limits.write_stall_s
             self.wait_for(SENDING, _OUT)
             return
-        with contextlib.suppress(OSError):  # it has gone
-            socket.socket.shutdown(self.sock, socket.SHUT_WR)
-            head = self.head
-            pipelines = head is not None and head.keep_alive  # it has not heard yet
-            if pipelines or self.buffer or self.error or (self.body and self.body.left):
-                # With unread data close() would reset the connection, and the
-                # client might never read the answer (RFC 9112 §9.6).
-                self.deadline_s = self.engine.now_s + self.engine.limits.lingering_s
-                self.wait_for(LINGERING, _IN)
-                return
-        self.close()
+        try:
+            _shutdown(self.sock, socket.SHUT_WR)
+        except OSError:  # it has gone
+            self.close()
+            return
+        head = self.head
+        pipelines = head is not None and head.keep_alive  # it has not heard yet
+        if pipelines or self.buffer or self.error or (self.body and self.body.left):
+            # With unread data close() would reset the connection, and the
+            # client might never read the answer (RFC 9112 §9.6).
+            self.deadline_s = self.engine.now_s + self.engine.limits.lingering_s
+            self.wait_for(LINGERING, _IN)
+        else:
+            self.close()
 
     def close(self) -> None:
         """Close the socket, by the server's hook."""
@@ -353,14 +357,18 @@ class Connection:
         if self.state == CLOSED:
             return
         self.state = CLOSED
-        self.outbox.clear()
+        self.outbox.part()
+        self.response.part()
+        self.handler = self.body = self.rfile = None
         if self._mask:
             self.engine.loop.drop(_fileno(self.sock))
             self._mask = 0
         self.engine.forget(self)
         self.sock.connection = None
-        with contextlib.suppress(OSError):
+        try:
             socket.socket.close(self.sock)
+        except OSError:
+            return  # a reset that nobody has read yet
 
     # -- for the request in hand ---------------------------------------------
 

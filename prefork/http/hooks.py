@@ -6,7 +6,6 @@ engine's (a socket that was replaced, a method put into the instance), it calls
 the stdlib's.
 """
 
-import contextlib
 import io
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -77,8 +76,10 @@ def finish(self: Any) -> None:
         return
     wfile = self.wfile
     if not wfile.closed:
-        with contextlib.suppress(OSError):  # the client has gone; as the stdlib does
+        try:
             wfile.flush()
+        except OSError:
+            connection.over = True  # the client has gone; as the stdlib does
     wfile.close()
 
 

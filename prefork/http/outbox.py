@@ -22,6 +22,10 @@ _send = socket.socket.send
 _fileno = socket.socket.fileno
 
 
+def _nobody(_mask: int) -> None:
+    raise BrokenPipeError("the connection is closed")
+
+
 class _FilePart:
     """A piece of a file; it owns the descriptor."""
 
@@ -154,6 +158,11 @@ class Outbox:
         if not kept and self._nonblocking:
             self._nonblocking = False
             os.set_blocking(_fileno(self._sock), True)
+
+    def part(self) -> None:
+        """Forget the connection, which is closed."""
+        self.clear()
+        self._wait = _nobody
 
     def clear(self) -> None:
         """Drop what has not been sent."""

@@ -21,6 +21,7 @@ NONE: Final = 3  #: no body may follow: HEAD, 204, 304 (RFC 9112 §6.3)
 CLOSE: Final = 4  #: until the end of the connection
 OWN: Final = 5  #: the handler has said Transfer-Encoding, and makes the chunks itself
 RAW: Final = 6  #: no HTTP/1.x, or a tunnel: bytes as they come, until the end
+GONE: Final = 7  #: nothing may follow: the connection is closed
 
 _CLOSE: Final = b"close"
 _HEAD_END: Final = b"\r\n\r\n"
@@ -32,7 +33,10 @@ _HEAD_MOST: Final = 1 << 16
 # What is not announced may be long in coming, and its head goes at once.
 _SHORT_BYTES: Final = 1 << 16
 
-_PLANS: Final[dict[tuple[bytes, ...], tuple[bytes, bytes, int, int]]] = {}
+#: What precedes the date; what follows it, None if the handler has said close; what follows it in
+#: the last answer of a connection; status; length.
+_Plan = tuple[bytes, bytes | None, bytes, int, int]
+_PLANS: Final[dict[tuple[bytes, ...], _Plan]] = {}
 _LEAST_LINES: Final = 4  # status, Server, Date, the empty one
 _PLANS_MOST: Final = 1024  # of some 300 bytes
 
@@ -93,6 +97,8 @@ class Response(io.BufferedIOBase):
         elif mode == CHUNKED:
             if size:
                 self._outbox.send(b"%x\r\n%b\r\n" % (size, data))
+        elif mode == GONE:
+            raise ValueError("I/O operation on closed file")
         elif mode != NONE:
             self._outbox.send(data)
         if self.sent:  # not for the first: it costs as much as a clock
@@ -117,9 +123,12 @@ class Response(io.BufferedIOBase):
             # Most heads differ from an earlier one by the date alone.
             key = (lines[0], lines[1], *lines[3:])
             plan = _PLANS.get(key) or _plan(key)
-            if plan is not None and not connection.must_close():
-                before, after, self.status, self.left = plan
+            if plan is not None:
+                before, after, last, self.status, self.left = plan
                 self.mode = LENGTH
+                if after is None or connection.must_close():
+                    self.close_after = True
+                    after = last
                 self._outbox.hold(before + lines[2] + after)
                 return
         self.write(b"".join(lines))
@@ -223,6 +232,11 @@ class Response(io.BufferedIOBase):
 
     # -- the end ------------------------------------------------------------
 
+    def part(self) -> None:
+        """Forget the connection, which is closed; else both would stay until the next gc."""
+        self.mode = GONE
+        self._connection = None
+
     def end(self) -> None:
         """Finish the answer after the handler has returned.
 
@@ -262,14 +276,15 @@ def _connection_said(head: bytes, *, keep: bool) -> tuple[bytes, bytes]:
     return head, said
 
 
-def _plan(key: tuple[bytes, ...]) -> tuple[bytes, bytes, int, int] | None:
-    """Return what precedes the date and what follows it, the status and the length.
+def _plan(key: tuple[bytes, ...]) -> _Plan | None:
+    """Plan a head without its date.
 
     None: the end of such an answer is told in another way than by its length,
-    or it is long, or says something about the connection.
+    or it is long, or says that the connection persists.
     """
     before, after = b"".join(key[:2]), b"".join(key[2:])
-    fields = (before + after).lower()
+    head, said = _connection_said(before + after, keep=True)
+    fields = head.lower()
     length = _content_length(fields)
     status = before[9:12]
     if (
@@ -278,11 +293,15 @@ def _plan(key: tuple[bytes, ...]) -> tuple[bytes, bytes, int, int] | None:
         or before[:9] != b"HTTP/1.1 "
         or status[:1] not in (b"2", b"4", b"5")
         or status == b"204"
-        or b"\r\nconnection:" in fields
+        or said not in (b"", _CLOSE)
         or b"\r\ntransfer-encoding:" in fields
     ):
         return None
-    plan = before, after, int(status), length
+    if said:
+        plan: _Plan = before, None, after, int(status), length
+    else:
+        last = after[:-2] + b"Connection: close\r\n\r\n"
+        plan = before, after, last, int(status), length
     if len(_PLANS) >= _PLANS_MOST:
         _PLANS.clear()
     _PLANS[key] = plan

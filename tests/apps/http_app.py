@@ -206,7 +206,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         until_s = time.monotonic() + float(self.query["s"])
         self.begin()
         while time.monotonic() < until_s:
-            self.wfile.write(b"line\n")
+            self.wfile.write(b"line\n" * 2000)
 
     def at_upgrade(self):
         self.begin(101, Upgrade="echo", Connection="Upgrade")
