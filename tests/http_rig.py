@@ -116,17 +116,19 @@ class Reader:
             assert answer.version == "HTTP/1.1"
             self._read_chunks(answer)
         elif length is not None:
-            while len(answer.body) < int(length):
-                try:
-                    part = self.file.read1(int(length) - len(answer.body))
-                except ConnectionResetError:
-                    part = b""
-                answer.body += part
-                if not part:
-                    answer.is_whole = False
-                    break
+            answer.body = self._read(int(length))
+            answer.is_whole = len(answer.body) == int(length)
         else:
             answer.body = self.file.read()
+
+    def _read(self, most):
+        """Read so much, or what there is until the end or a reset."""
+        parts = []
+        with contextlib.suppress(ConnectionResetError):
+            while most and (part := self.file.read1(min(most, 1 << 18))):
+                parts.append(part)
+                most -= len(part)
+        return b"".join(parts)
 
     def _read_chunks(self, answer):
         while line := self.file.readline():
@@ -192,13 +194,13 @@ class Client(Reader):
 
     def at_end(self):
         """Return what comes until the server closes; b"" is a clean end."""
-        data = b""
+        parts = []
         try:
             while part := self.file.read1(65536):
-                data += part
+                parts.append(part)
         except ConnectionResetError:
-            return data or b"reset"
-        return data
+            parts = parts or [b"reset"]
+        return b"".join(parts)
 
     def has_ended(self):
         """Tell whether nothing more comes; the server may reset who has sent too much."""

@@ -102,6 +102,14 @@ def test_a_handler_may_make_chunks_itself(client):
     assert client.is_open()
 
 
+def test_a_handler_that_says_length_and_chunked_makes_chunks(client):
+    """RFC 9112 section 6.2: nobody may send both; two readers would see two ends."""
+    answer = client.ask("/both")
+    assert answer["Content-Length"] is None
+    assert (answer.body, answer.is_whole) == (b"hello", True)
+    assert client.is_open()
+
+
 def test_write_takes_any_buffer_and_returns_the_number_of_bytes(app, client):
     answer = client.ask("/counts")
     assert answer.body[:4] + answer.body[16:] == b"fourend"

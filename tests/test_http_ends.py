@@ -26,15 +26,18 @@ def opened(gate):
 class Load:
     """Clients in threads; a request that was read and not answered is a failure."""
 
-    def __init__(self, app, visit, clients):
+    def __init__(self, app):
         self.app = app
         self.answers = 0
         self.failures = []
         self.stopping = threading.Event()
-        self._visit = visit
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(visit,))
+            for visit in (visit_once, visit_often, visit_with_bodies)
+            for _ in range(3)
+        ]
 
-    def _run(self):
+    def _run(self, visit):
         while not self.stopping.is_set():
             try:
                 client = self.app.connect()
@@ -43,7 +46,7 @@ class Load:
                 continue  # never in
             with client:
                 try:
-                    self._visit(self, client)
+                    visit(self, client)
                 except (OSError, AssertionError) as error:
                     self.failures.append(repr(error))
 
@@ -87,30 +90,25 @@ def visit_with_bodies(load, client):
             return
 
 
-VISITS = [visit_once, visit_often, visit_with_bodies]
-
-
 # -- a stop ----------------------------------------------------------------------
 
 
 @both
-@pytest.mark.parametrize("visit", VISITS)
-def test_a_stop_under_load_answers_every_request_that_was_let_in(threads, visit):
+def test_a_stop_under_load_answers_every_request_that_was_let_in(threads):
     with App(threads=threads, server={"workers": 2}) as app:
         app.log.wait_for("worker.ready", count=2)
         assert app.address
-        with Load(app, visit, clients=8) as load:
-            load.wait_for_answers(300)
+        with Load(app) as load:
+            load.wait_for_answers(500)
             assert app.stop() == 0
         assert load.failures == []
 
 
 @both
-@pytest.mark.parametrize("visit", VISITS)
-def test_a_worker_that_retires_under_load_answers_every_request_that_was_let_in(threads, visit):
+def test_a_worker_that_retires_under_load_answers_every_request_that_was_let_in(threads):
     with App(threads=threads, server={"workers": 2}) as app:
         app.log.wait_for("worker.ready", count=2)
-        with Load(app, visit, clients=8) as load:
+        with Load(app) as load:
             for count in (3, 4):
                 load.wait_for_answers(200)
                 worker = app.workers()[0]
@@ -124,25 +122,25 @@ def test_a_worker_that_retires_under_load_answers_every_request_that_was_let_in(
 
 @both
 def test_idle_clients_hold_a_stop_up_for_seconds_not_for_their_time(threads):
-    with App(threads=threads, server={"graceful_timeout": 600}) as app:
-        with app.connect() as new, app.connect() as parked:
-            parked.ask("/hello")
-            app.send(signal.SIGTERM)
-            assert [new.at_end(), parked.at_end()] == [b"", b""]
-            assert app.wait(1.5) == 0, "they were let go, and need not be lingered for"
+    options = {"threads": threads, "server": {"graceful_timeout": 600}}
+    with App(**options) as app, app.connect() as new, app.connect() as parked:
+        parked.ask("/hello")
+        app.send(signal.SIGTERM)
+        assert [new.at_end(), parked.at_end()] == [b"", b""]
+        assert app.wait(1.5) == 0  # they have been let go, and nobody lingers for them
 
 
-def test_idle_clients_of_handlers_that_keep_their_thread_are_let_go(tmp_path):
-    with App(threads=4, handler="Custom", server={"graceful_timeout": 600}) as app:
-        with app.connect() as parked:
-            parked.ask("/hello")
-            app.send(signal.SIGTERM)
-            assert parked.at_end() == b""
-            assert app.wait(5) == 0
+def test_idle_clients_of_handlers_that_keep_their_thread_are_let_go():
+    options = {"threads": 4, "handler": "Custom", "server": {"graceful_timeout": 600}}
+    with App(**options) as app, app.connect() as parked:
+        parked.ask("/hello")
+        app.send(signal.SIGTERM)
+        assert parked.at_end() == b""
+        assert app.wait(5) == 0
 
 
 @both
-def test_an_idle_client_that_asks_during_a_stop_is_answered_and_told_to_close(threads, tmp_path):
+def test_an_idle_client_that_asks_during_a_stop_is_answered_and_told_to_close(threads):
     with App(threads=threads) as app, app.connect() as client:
         client.ask("/hello")
         app.send(signal.SIGTERM)

@@ -8,6 +8,7 @@ import pytest
 from harness import DEADLINE_S, wait_until
 from http_rig import App, cpu_s
 
+REQUEST = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 both = pytest.mark.parametrize("threads", [0, 4])
 
 
@@ -199,7 +200,7 @@ def test_clients_that_ask_again_at_once_leave_room_for_new_ones(app):
         busy = [stack.enter_context(app.connect()) for _ in range(12)]
         for client in busy:
             for _ in range(3):
-                client.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * 500)
+                client.send(REQUEST * 500)
         for _ in range(20):
             assert app.ask("/hello").body == b"hello"
         for client in busy:
@@ -234,8 +235,7 @@ def test_a_thousand_clients_that_reset_harm_nobody(app):
     before_s = cpu_s(worker)
     for n in range(1000):
         with socket.create_connection(app.address, DEADLINE_S) as client:
-            if n % 3:
-                client.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"[: 10 if n % 3 == 1 else 99])
+            client.sendall((b"", REQUEST[:10], REQUEST)[n % 3])
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wait_until(lambda: app.facts()["fds"] <= before["fds"])
     assert cpu_s(worker) - before_s < 2

@@ -38,7 +38,16 @@ INLINED: Final = (
     "date_time_string",
     "responses",
 )
-_INLINED: Final = frozenset({*INLINED, "extensions_map", "index_pages"})
+_INLINED: Final = frozenset(
+    {
+        *INLINED,
+        "extensions_map",
+        "index_pages",
+        "protocol_version",
+        "server_version",
+        "sys_version",
+    }
+)
 _OK: Final = HTTPStatus.OK
 
 _Method = Callable[[Any], None]
@@ -52,19 +61,19 @@ def getting(plain: _Method) -> _Method:
         file = _find(self, connection)
         if file is None:
             plain(self)
-        elif file.size > SMALL_BYTES:
+        elif (size := file.size) > SMALL_BYTES:
             self.log_request(_OK)
             outbox = connection.outbox
-            outbox.send_more(connection.response.head_of(_head(self, file), file.size))
-            outbox.send_file(os.dup(file.fd), 0, file.size)
+            outbox.send_more(connection.response.head_of(_head(self, file), size))
+            outbox.send_file(os.dup(file.fd), 0, size)
         else:
-            body = file.read()
-            if body is None:  # it has changed this very second
+            body = os.pread(file.fd, size + 1, 0)
+            if len(body) != size:  # it has changed this very second
                 connection.engine.files.clear()
                 plain(self)
                 return
             self.log_request(_OK)
-            connection.outbox.send(connection.response.head_of(_head(self, file), file.size) + body)
+            connection.outbox.send(connection.response.head_of(_head(self, file), size) + body)
 
     return do_GET
 
@@ -112,6 +121,8 @@ def _find(self: Any, connection: "Connection | None") -> File | None:
     members = self.__dict__
     if connection is None or connection.abandoned or not _INLINED.isdisjoint(members):
         return None
+    if members.get("_headers_buffer"):
+        return None  # something of a head is there already
     head = connection.head
     if head is None or head.is_conditional or members["wfile"] is not connection.response:
         return None
@@ -120,8 +131,6 @@ def _find(self: Any, connection: "Connection | None") -> File | None:
     file = files.get(key, now_s)
     if file is not None:
         return file
-    if members.get("_headers_buffer"):
-        return None  # something of a head is there already
     path = self.translate_path(self.path)
     if path.endswith("/"):
         path = next(filter(os.path.isfile, (path + name for name in _index_pages(self))), "")
@@ -145,10 +154,17 @@ def _index_pages(self: Any) -> tuple[str, ...]:
 
 def _head(self: Any, file: File) -> bytes:
     """Return the head's lines, without the empty one at its end."""
-    status, server = status_lines(self, _OK, None)
+    second = int(time.time())
     extra = getattr(self, "extra_response_headers", None)
+    if file.second == second and not extra:
+        return file.head
+    status, server = status_lines(self, _OK, None)
     lines = status + server + date_line() + file.lines
-    return lines + _lines_of(extra, lines) if extra else lines
+    if extra:
+        return lines + _lines_of(extra, lines)
+    # The second last: another thread may be about to read both.
+    file.head, file.second = lines, second
+    return lines
 
 
 def _lines_of(extra: Any, lines: bytes) -> bytes:

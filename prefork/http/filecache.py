@@ -28,22 +28,31 @@ Identity = tuple[int, int, int, int]
 
 
 class File:
-    """An open file. path: it was found there. lines: of the head, that tell about it."""
+    """An open file. path: it was found there. lines: of the head, that tell about it.
 
-    __slots__ = ("checked_s", "fd", "identity", "lines", "path", "size", "used_s")
+    head: the whole head, as of a second of the clock.
+    """
+
+    __slots__ = (
+        "checked_s",
+        "fd",
+        "head",
+        "identity",
+        "lines",
+        "path",
+        "second",
+        "size",
+        "used_s",
+    )
 
     def __init__(self, path: str, fd: int, status: os.stat_result, now_s: float) -> None:
         self.path = path
         self.fd = fd
         self.identity = identity_of(status)
         self.size = status.st_size
-        self.lines = b""
+        self.lines = self.head = b""
+        self.second = 0
         self.checked_s = self.used_s = now_s
-
-    def read(self) -> bytes | None:
-        """Return the content of a small file; None: it has another length now."""
-        data = os.pread(self.fd, self.size + 1, 0)
-        return data if len(data) == self.size else None
 
     def __del__(self) -> None:
         os.close(self.fd)  # now nobody reads from it, in whichever thread

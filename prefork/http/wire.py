@@ -97,7 +97,8 @@ class Head:
     request_line: as sent, with its CRLF. size: bytes of the head with the empty
     lines around it. length: of the body in bytes, None for chunked. keep_alive:
     what the client wants (RFC 9112 §9.3). is_common: HTTP/1.1, and neither HEAD
-    nor CONNECT, so that the answer's head alone says how it ends. attributes:
+    nor CONNECT, so that the answer's head alone says how it ends.
+    is_conditional: with preconditions (RFC 9110 §13.1). attributes:
     what `parse_request()` of http.server sets, but `headers`.
     """
 
@@ -113,17 +114,13 @@ class Head:
     attributes: dict[str, object]
     method_name: str
     is_common: bool
+    is_conditional: bool
     _block: _Block
 
     @property
     def block(self) -> bytes:
         """All after the request line, the final empty line included."""
         return self._block.content
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether there are preconditions (RFC 9110 §13.1)."""
-        return self._block.is_conditional
 
     @property
     def fields(self) -> tuple[tuple[str, str], ...]:
@@ -220,6 +217,7 @@ class Parser:
             attributes,
             "do_" + method,
             is_later and method not in ("HEAD", "CONNECT"),
+            block.is_conditional,
             block,
         )
         self._remember(whole, head)

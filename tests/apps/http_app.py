@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.parse
 from collections import defaultdict
+from pathlib import Path
 
 import prefork.http
 from prefork import PreforkMixIn
@@ -87,19 +88,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def at_facts(self):
         gc.collect()
-        status = dict(
-            line.split(":", 1) for line in open("/proc/self/status").read().splitlines()
-        )
+        lines = Path("/proc/self/status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
         self.answer(
             {
                 "pid": os.getpid(),
                 "threads": threading.active_count(),
-                "fds": len(os.listdir("/proc/self/fd")),
+                "fds": len(list(Path("/proc/self/fd").iterdir())),
                 "rss_kb": int(status["VmRSS"].split()[0]),
                 "cpu_s": time.process_time(),
                 "objects": len(gc.get_objects()),
             }
         )
+
+    def at_sockets(self):
+        """Answer with the number of clients, the one that asks included."""
+        port = self.server.server_address[1]
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        self.answer(sum(row[3] == "01" and row[1].endswith(f":{port:04X}") for row in rows))
 
     def at_set(self):
         EVENTS[self.query["name"]].set()
@@ -362,7 +368,7 @@ class Server(PreforkMixIn, HTTPServer):
 
 
 class Picky(Server):
-    def verify_request(self, request, client_address):
+    def verify_request(self, *_):
         self.serves += 1
         return self.serves > 1
 
