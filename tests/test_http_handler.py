@@ -561,3 +561,14 @@ def test_the_command_takes_ipv4_on_all_interfaces_and_the_options_of_3_15(tmp_pa
         assert len(found) == 2
         assert found[1]["Content-type"] == "a/b"
         assert (found[1]["X-A"], found[1]["X-B"], found[1].body) == ("1", "2", b"found")
+
+
+def test_a_handler_that_says_what_it_allows_answers_405(our_server_class):
+    class Handler(Quiet):
+        allowed_methods = ("GET", "HEAD")
+
+    raw = wait_for_end(our_server_class, Handler, b"PUT / HTTP/1.1\r\nHost: here\r\n\r\n")
+    (answer,) = answers(raw)
+    assert answer.status == 405
+    assert answer.all("Allow") == ["GET, HEAD"]
+    assert answer.all("Connection") == ["close"]

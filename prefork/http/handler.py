@@ -38,6 +38,7 @@ import os
 import re
 import socketserver
 import sys
+from collections.abc import Sequence
 from email.message import Message
 from http import HTTPStatus
 from typing import Any, Final
@@ -73,6 +74,9 @@ class BaseHTTPRequestHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "BaseHTTP"
     error_message_format = DEFAULT_ERROR_MESSAGE
+
+    #: What is answered by 405 and `Allow` in place of 501, for other methods; empty: nothing is.
+    allowed_methods: Sequence[str] = ()
 
     raw_requestline: bytes
     _headers_buffer: list[bytes]
