@@ -95,7 +95,8 @@ def ours(threads, *, adopted=False):
         engine = importlib.import_module("prefork.http")
         if engine.HTTPServer is HTTPServer:  # else the stdlib is measured under our name
             sys.exit("prefork.http has no HTTPServer of its own")
-        also = {"workers": options.workers, "threads": threads}
+        log = "common" if options.log else "off"
+        also = {"workers": options.workers, "threads": threads, "access_log": log}
         server = type("Server", (PreforkMixIn, engine.HTTPServer), also)
         if adopted:
             return server, StdlibHello
@@ -144,7 +145,7 @@ def main() -> None:
         WSGI[options.name](importlib.import_module(options.name), *address)
         return
     server_class, handler = PROGRAMS[options.name](options)
-    if not options.log:
+    if not options.log and not hasattr(server_class, "access_log"):
         handler = silent(handler)
     if options.directory:
         handler = partial(handler, directory=str(options.directory))
