@@ -68,6 +68,7 @@ class Engine:
         # Programs that serve themselves may change a file, and want to see that at once.
         self.files = FileCache(0.0) if alone else FileCache()
         self.logs_by_handler = server.access_log is None
+        self.logs_fields = server.access_log in ("combined", "json")
         silent = server.access_log in (None, "off")
         self.access = None if silent else AccessLog(2, server.access_log)
         self.now_s = time.monotonic()

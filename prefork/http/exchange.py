@@ -75,7 +75,7 @@ def log(connection: "Connection", access: "AccessLog") -> None:
     """Add the request in hand, which is answered, to the access log."""
     head, response, handler = connection.head, connection.response, connection.handler
     said = {}
-    if head is not None:
+    if head is not None and connection.engine.logs_fields:
         said = {n.lower(): v for n, v in head.fields if n.lower() in _LOGGED}
     access.add(
         Entry(
