@@ -61,6 +61,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_finished",
         "_mask",
         "abandoned",
         "address",
@@ -116,6 +117,7 @@ class Connection:
         self.started_s = self.begun_s = 0.0
         self.idle = self.kept = self.parked = self.over = self.failing = False
         self.announced = self.exposed = self.abandoned = self.fresh = self.invited = False
+        self._finished = False
         self._mask = 0
 
     # -- in the loop ---------------------------------------------------------
@@ -314,8 +316,8 @@ class Connection:
         return True
 
     def finish(self) -> None:
-        """End the connection, the handler's `finish()` first."""
-        self.over = True
+        """End the connection, which is idle or has failed; the handler's `finish()` first."""
+        self.over = self._finished = True
         self.engine.end(self)
 
     def abort(self) -> None:
@@ -338,7 +340,8 @@ class Connection:
             self.close()
             return
         head = self.head
-        pipelines = head is not None and head.keep_alive  # it has not heard yet
+        # It has not heard yet that this was the last answer.
+        pipelines = head is not None and head.keep_alive and not self._finished
         if pipelines or self.buffer or self.error or (self.body and self.body.left):
             # With unread data close() would reset the connection, and the
             # client might never read the answer (RFC 9112 §9.6).

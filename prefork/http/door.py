@@ -43,6 +43,10 @@ class Door:
             self._fd = self._listener.fileno()
             self._loop.listen(self._fd, self._on_ready)
 
+    def is_open(self) -> bool:
+        """Tell whether clients are let in."""
+        return self._fd >= 0
+
     def shut(self) -> None:
         """Leave clients to the other workers, or in the queue."""
         if self._fd >= 0:

@@ -109,6 +109,7 @@ class Engine:
         self._connections.add(connection)
         if len(self._connections) >= self.limits.connections:
             self._door.shut()
+            self.wait_s = STUCK_S
         if self.server.RequestHandlerClass is not self._adopted.handler:
             self._adopt()
         connection.timeout_s = self._adopted.timeout_s
@@ -410,8 +411,11 @@ class Engine:
         if self.pool is not None and self.pool.has_waiting():
             self.wait_s = STUCK_S
             self.pool.grow_if_stuck(now_s)
-        if not self.retiring and len(self._connections) < self.limits.connections:
-            self._door.open(now_s)
+        if not self.retiring:
+            if len(self._connections) < self.limits.connections:
+                self._door.open(now_s)
+            if not self._door.is_open():
+                self.wait_s = STUCK_S
         if now_s - self._swept_s >= self._patience_s:
             # After a handler has held this loop up, clients look late who were not heard: give
             # them one turn.

@@ -181,11 +181,14 @@ class Response(io.BufferedIOBase):
             return False
         if status in (b"204", b"304") or (request is not None and request.method == "HEAD"):
             self.mode = NONE
+        elif b"\r\ntransfer-encoding:" in fields:
+            self.mode = OWN
+            start = fields.find(b"\r\ncontent-length:")
+            if start >= 0:  # RFC 9112 §6.2: never both
+                head = head[:start] + head[fields.index(b"\r\n", start + 2) :]
         elif (length := _content_length(fields)) is not None:
             self.mode = LENGTH
             self.left = length
-        elif b"\r\ntransfer-encoding:" in fields:
-            self.mode = OWN
         elif keep and request is not None and request.version == "HTTP/1.1" and head[7:8] == b"1":
             self.mode = CHUNKED
             extra = b"Transfer-Encoding: chunked\r\n"
