@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from prefork.http.filecache import SMALL_BYTES, File
+from prefork.http.filecache import SMALL_BYTES, File, SpecialFileError
 from prefork.http.heads import date_line, status_lines
 from prefork.http.lazy import CONNECTION
 from prefork.http.response import LENGTH
@@ -58,7 +58,11 @@ def getting(plain: _Method) -> _Method:
 
     def do_GET(self: Any) -> None:  # noqa: N802 # the stdlib's name
         connection = self.__dict__.get(CONNECTION)
-        file = _find(self, connection)
+        try:
+            file = _find(self, connection)
+        except SpecialFileError:
+            self.send_error(HTTPStatus.NOT_FOUND, "File not found")
+            return
         if file is None:
             plain(self)
         elif (size := file.size) > SMALL_BYTES:
@@ -83,7 +87,11 @@ def heading(plain: _Method) -> _Method:
 
     def do_HEAD(self: Any) -> None:  # noqa: N802 # the stdlib's name
         connection = self.__dict__.get(CONNECTION)
-        file = _find(self, connection)
+        try:
+            file = _find(self, connection)
+        except SpecialFileError:
+            self.send_error(HTTPStatus.NOT_FOUND, "File not found")
+            return
         if file is None:
             plain(self)
         else:

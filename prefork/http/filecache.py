@@ -27,6 +27,10 @@ _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not be
 Identity = tuple[int, int, int, int]
 
 
+class SpecialFileError(Exception):
+    """A FIFO, which would be waited for, or a device, which may have no end."""
+
+
 class File:
     """An open file. path: it was found there. lines: of the head, that tell about it.
 
@@ -82,6 +86,7 @@ class FileCache:
         """Return the regular file at path, from now on for this key; None: there is none.
 
         describe: called with a file and its time of modification, returns its lines.
+        Raises: SpecialFileError.
         """
         before = self._files.get(key)
         try:
@@ -98,7 +103,9 @@ class FileCache:
         file = File(path, fd, status, now_s)
         if not stat.S_ISREG(status.st_mode):
             self._forget(key)
-            return None
+            if stat.S_ISDIR(status.st_mode):
+                return None
+            raise SpecialFileError(path)
         file.lines = describe(file, status.st_mtime)
         with self._lock:
             self._files.pop(key, None)

@@ -19,7 +19,8 @@ the older:
 
 And otherwise than the stdlib in all its versions: a file is not found either if no
 file can have its name, for NUL or half a surrogate pair in it; the stdlib drops the
-connection. A listing's title survives the same in a query.
+connection. A listing's title survives the same in a query. FIFOs and devices are no
+files: the one would be waited for, the other may have no end.
 """
 
 import datetime as dt
@@ -30,6 +31,7 @@ import io
 import mimetypes
 import os
 import posixpath
+import stat
 import sys
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -85,7 +87,7 @@ class SimpleHTTPRequestHandler(BaseHTTPRequestHandler, http.server.SimpleHTTPReq
         content_type = self.guess_type(path)
         try:
             # A file is not found in a folder's place (bpo-17324).
-            file = None if path.endswith("/") else open(path, "rb")  # noqa: PTH123, SIM115 # returned
+            file = None if path.endswith("/") else _open(path)
         except (OSError, ValueError):  # ValueError: NUL, or what the file system cannot encode
             file = None
         if file is None:
@@ -166,6 +168,18 @@ def collapse_url_path(path: str) -> str:
         found.pop()
     tail = "" if last in (".", "..") else last
     return f"/{'/'.join(found)}/{f'{tail}?{query}' if query else tail}"
+
+
+def _open(path: str) -> BinaryIO | None:
+    """Return the open file; None for what is none: a FIFO would be waited for, a device be endless.
+
+    Raises: OSError, ValueError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    return None
 
 
 def _redirect(handler: SimpleHTTPRequestHandler, location: str) -> None:
