@@ -445,9 +445,11 @@ def test_a_timeout_in_a_handler_is_logged_and_ends_the_connection(server_class):
     assert errors == []
 
 
-def test_a_handlers_own_timeout_error_is_no_error_of_the_server(same):
+def test_a_timeout_error_in_a_handler_with_a_timeout_is_logged_and_ends_the_connection(same):
     def make(base, seen):
         class Handler(plain(base)):
+            timeout = 30.0
+
             def do_GET(self):
                 raise TimeoutError("mine")
 

@@ -161,7 +161,10 @@ class Engine:
             rest = self.announce(connection, data)
             if rest is not None:
                 socket.socket.recv(connection.sock, len(data) - len(rest))
-                self._serve_by_style(connection)
+                if self._adopted.style is Style.AT_ONCE:
+                    self._hand_over(connection)
+                else:
+                    self.look(connection)  # what is there already makes no event
             elif connection.state == WAITING:
                 connection.wait_for(WAITING, _NEWS)
         elif (

@@ -234,9 +234,10 @@ def _time_out(self: Any, connection: "Connection", error: TimeoutError) -> None:
     self.log_error("Request timed out: %r", error)
     self.close_connection = True
     reading = connection.body is not None and connection.body.left not in (0, ENDLESS)
-    if reading and self.timeout is None and _has_said_nothing(self, connection):
+    if self.timeout is None and _has_said_nothing(self, connection):
         connection.failing = False
-        self.send_error(HTTPStatus.REQUEST_TIMEOUT)
+        status = HTTPStatus.REQUEST_TIMEOUT if reading else HTTPStatus.INTERNAL_SERVER_ERROR
+        self.send_error(status)  # without a timeout and a body to read it was not the client
 
 
 def _fail(self: Any, connection: "Connection") -> None:
