@@ -15,7 +15,7 @@ from prefork.http.body import ENDLESS, Body
 from prefork.http.client import ClientSocket
 from prefork.http.outbox import Outbox
 from prefork.http.response import Response
-from prefork.http.wire import Head, WireError
+from prefork.http.wire import CACHED_BYTES, Head, WireError
 
 if TYPE_CHECKING:
     from prefork.desk import Desk
@@ -153,6 +153,12 @@ class Connection:
         if self.buffer:
             data = self.buffer + data
         else:
+            # Most are what the client has sent before.
+            small = len(data) <= CACHED_BYTES and not self.announced
+            if small and (head := engine.known(data)) is not None:
+                self.head, self.fresh = head, True
+                engine.dispatch(self)
+                return
             self.started_s = engine.now_s
         if self.announced:
             rest = engine.announce(self, data)

@@ -63,6 +63,7 @@ class Engine:
         self.limits: Limits = server.limits
         self.parser = Parser(self.limits.wire)
         self.parse = self.parser.parse
+        self.known = self.parser.known
         self.keep_alive_s = self.limits.keep_alive_s
         self.keep_alive_requests = self.limits.keep_alive_requests
         # Programs that serve themselves may change a file, and want to see that at once.

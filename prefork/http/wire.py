@@ -32,7 +32,7 @@ from prefork.http.grammar import (
     VERSION,
 )
 
-_CACHED_BYTES: Final = 4096  # longest head that is remembered; a browser's is 500 to 2000
+CACHED_BYTES: Final = 4096  # longest head that is remembered; a browser's is 500 to 2000
 _CACHED_HEADS: Final = 512  # 2 KiB each with its attributes: 1 MiB a worker
 _CACHED_BLOCKS: Final = 128  # 4 KiB each; one for each browser and kind of resource
 _CACHE_BYTES: Final = 1 << 18  # of keys, in each of both
@@ -139,6 +139,8 @@ class Parser:
         self._limits = limits
         self._least_bytes = min(limits.line_bytes, limits.field_bytes, limits.head_bytes)
         self._heads: dict[bytes, Head] = {}
+        #: What `parse()` returns for bytes that are exactly a head it remembers; None for others.
+        self.known = self._heads.get
         self._heads_bytes = 0
         self._blocks: dict[bytes, _Block] = {}
         self._blocks_bytes = 0
@@ -152,7 +154,7 @@ class Parser:
         cheap to see (`_DETAIL_BYTES`).
         """
         size = len(data)
-        if size <= _CACHED_BYTES and (head := self._heads.get(data)) is not None:
+        if size <= CACHED_BYTES and (head := self.known(data)) is not None:
             return head
         start = 0
         if data[:1] == b"\r":  # RFC 9112 §2.2: empty lines before the request line
@@ -224,7 +226,7 @@ class Parser:
         return head
 
     def _remember(self, whole: bytes, head: Head) -> None:
-        if len(whole) <= _CACHED_BYTES:
+        if len(whole) <= CACHED_BYTES:
             if len(self._heads) >= _CACHED_HEADS or self._heads_bytes > _CACHE_BYTES:
                 self._heads.clear()
                 self._heads_bytes = 0
@@ -252,7 +254,7 @@ class Parser:
             b"upgrade" in seen,
             CONDITION.search(match.string, match.end(1), match.end()) is not None,
         )
-        if len(content) <= _CACHED_BYTES:
+        if len(content) <= CACHED_BYTES:
             if len(self._blocks) >= _CACHED_BLOCKS or self._blocks_bytes > _CACHE_BYTES:
                 self._blocks.clear()
                 self._blocks_bytes = 0
