@@ -22,7 +22,6 @@ from prefork.errors import PreforkError, UsageError
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
 from prefork.http.folder import SimpleHTTPRequestHandler
-from prefork.http.server import ThreadingHTTPServer
 from prefork.listeners import open_listeners
 from prefork.mixin import serve_together
 from prefork.scoreboard import CAPACITY
@@ -104,14 +103,14 @@ def _wanted(options: argparse.Namespace) -> _Wanted:
     )
 
 
-def _threads(target: Target, options: argparse.Namespace) -> int:
+def _threads(target: Target, options: argparse.Namespace) -> int | None:
     if options.threads is not None:
         if target.kind is not Kind.HTTP:
             raise UsageError(f"-t/--threads: {target.name} is no HTTP handler")
         return _number("-t/--threads", options.threads, 0, _THREADS)
     # A folder's files are sent by the loop, and threads would only slow that down. What another
     # handler waits for, nobody knows.
-    return 0 if target.is_folder else ThreadingHTTPServer.threads
+    return 0 if target.is_folder else None
 
 
 def _number(name: str, text: str, least: int, most: int, alternative: str = "") -> int:

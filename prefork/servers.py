@@ -139,13 +139,12 @@ _FITS: Final[Mapping[tuple[Kind, bool], type[Any]]] = {
 class Serving:
     """How to serve, whatever is served and wherever.
 
-    threads: for HTTP handlers, per worker; 0: one request at a time. access_log:
-    as `prefork.http.HTTPServer` has it.
+    threads, access_log: of HTTP, as `prefork.http.HTTPServer` has them.
     """
 
     workers: int
     request_queue_size: int
-    threads: int
+    threads: int | None
     access_log: str
 
 

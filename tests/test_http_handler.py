@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -572,3 +573,29 @@ def test_a_handler_that_says_what_it_allows_answers_405(our_server_class):
     assert answer.status == 405
     assert answer.all("Allow") == ["GET, HEAD"]
     assert answer.all("Connection") == ["close"]
+
+
+def test_threading_mix_in_over_our_server_means_threads():
+    class Server(socketserver.ThreadingMixIn, OURS.HTTPServer):
+        daemon_threads = True
+
+    first, second = threading.Event(), threading.Event()
+
+    class Handler(Quiet):
+        def do_GET(self):
+            if self.path == "/first":
+                second.set()
+                assert first.wait(5)
+            else:
+                assert second.wait(5)
+                first.set()
+            answer_with(self)
+
+    with (
+        serving(Server, Handler) as server,
+        socket.create_connection(server.server_address, 5) as client,
+    ):
+        client.sendall(get("/first", "Connection: close"))
+        (answer,) = answers(converse(server.server_address, get("/second")))
+        assert answer.body == b"hello"
+        assert answers(read_all(client))[0].body == b"hello"

@@ -88,9 +88,10 @@ class Engine:
         self._door = Door(server.socket, loop, self._welcome)
         self._proxies = Networks(server.proxies) if server.proxies else None
         self.forwarders = Networks(server.forwarders) if server.forwarders else None
+        threads = server.thread_count()
         self.pool = (
-            Pool(server.threads, self.serve, daemon=getattr(server, "daemon_threads", True))
-            if server.threads
+            Pool(threads, self.serve, daemon=getattr(server, "daemon_threads", True))
+            if threads
             else None
         )
         self.oneshot = 0 if self.pool is None else int(select.EPOLLONESHOT)

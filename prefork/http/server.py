@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _Process = Callable[[Any, Any], None]
 
+_Threading: Final = socketserver.ThreadingMixIn
+_MANY: Final = 512  # threads of a process; each takes 8 MB of address space, and little more
+
 _WAKING: Final = threading.Lock()
 
 #: How soon another request of the same client belongs to the same `handle_request()`.
@@ -52,8 +55,9 @@ class HTTPServer(http.server.HTTPServer):
     request_queue_size = 2048  # the stdlib's 5 loses clients for a second in any burst
     allow_reuse_port = False  # 3.14 switches it on, and a port in use would go unnoticed
 
-    #: How many threads may run handlers; 0: the loop's own, one request at a time.
-    threads: ClassVar[int] = 0
+    #: How many threads may run handlers; 0: the loop's own, one request at a time. None: 0, or
+    #: with ThreadingMixIn 512.
+    threads: ClassVar[int | None] = None
     #: How long and how large anything of a client may be.
     limits: ClassVar[Limits] = Limits()
     #: Who writes the access log: None, each handler's own `log_message()`, as in the stdlib; or
@@ -96,12 +100,18 @@ class HTTPServer(http.server.HTTPServer):
         self._engine = Engine(self, loop, desk)
         return self._engine
 
+    def thread_count(self) -> int:
+        """Return how many threads may run handlers."""
+        if self.threads is not None:
+            return self.threads
+        return _MANY if defines(self, "process_request") is _Threading.process_request else 0
+
     def process_hook(self) -> tuple[bool, _Process]:
         """Return what a first request is given to, and whether it is the program's own."""
         process = defines(self, "process_request")
-        if process is socketserver.ThreadingMixIn.process_request:
+        if process is _Threading.process_request:
             thread = defines(self, "process_request_thread")
-            if thread is not socketserver.ThreadingMixIn.process_request_thread:
+            if thread is not _Threading.process_request_thread:
                 return True, self.process_request_thread  # type: ignore[attr-defined] # the mix-in's
         elif process is not socketserver.BaseServer.process_request:
             return True, self.process_request
@@ -262,7 +272,6 @@ class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer):
     """
 
     daemon_threads = True
-    threads = 512
 
     def server_close(self) -> None:
         """Close the listening socket, and wait for threads that are no daemons."""
