@@ -16,7 +16,7 @@ FLOORS = {
     4: "mixin http.lazy http.exchange http.connection http.kept http.heads http.handler http.door",
     5: "socketserver target files http.hooks http.folder http.downloads",
     6: "handlers greeting http.adopt",
-    7: "http.engine",
+    7: "http.lobby http.engine",
     8: "http.server",
     9: "servers http.main",
     10: "listeners arguments http.__main__",

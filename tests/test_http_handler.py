@@ -3,6 +3,7 @@
 # ruff: noqa: N802, N815 # http.server names what it calls
 
 import contextlib
+import functools
 import http.client
 import io
 import os
@@ -599,3 +600,16 @@ def test_threading_mix_in_over_our_server_means_threads():
         (answer,) = answers(converse(server.server_address, get("/second")))
         assert answer.body == b"hello"
         assert answers(read_all(client))[0].body == b"hello"
+
+
+def test_a_server_that_serves_again_serves_the_same_way(our_server_class):
+    server = our_server_class(("127.0.0.1", 0), functools.partial(Quiet))
+    with server:
+        for _ in range(3):
+            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+            thread.start()
+            data = get() * 2 + get("/", "Connection: close")
+            found = answers(converse(server.server_address, data))
+            assert [answer.status for answer in found] == [200] * 3
+            server.shutdown()
+            thread.join()

@@ -56,6 +56,9 @@ _STOCK: Final[Mapping[str, list[Any]]] = {
 #: A class with one of these does things to attributes that derived hooks would upset.
 _TRICKS: Final = ("__getattribute__", "__setattr__", "__delattr__", "__slots__")
 
+#: Where a derived class has the one that it was derived from.
+_PLAIN: Final = "_prefork_plain"
+
 #: The hooks that a handler may only have untouched if the engine is to read for it.
 _READERS: Final = ("setup", "finish", "handle_one_request", "rbufsize")
 
@@ -157,8 +160,8 @@ def adopt(wanted: Any) -> Adopted:
         return replace(found, handler=again)
     if not isinstance(wanted, type):
         return Adopted(wanted, Style.FIRST_BYTE)
-    if "_prefork_adopted" in wanted.__dict__:
-        return wanted._prefork_adopted()  # type: ignore[attr-defined, no-any-return] # it was just looked up
+    # A server that serves again has been given a derived class before.
+    wanted = wanted.__dict__.get(_PLAIN, wanted)
     return _adopt_class(wanted)
 
 
@@ -173,6 +176,7 @@ def _derive(cls: type[Any], members: dict[str, Any]) -> type[Any]:
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
+        _PLAIN: cls,
     }
 
     def fill(namespace: dict[str, Any]) -> None:

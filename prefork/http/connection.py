@@ -131,7 +131,7 @@ class Connection:
             elif state == SENDING:
                 self._send_on(mask)
             elif state == WAITING:
-                self.engine.look(self)
+                self.engine.lobby.look(self)
             elif state in (PREFETCHING, DISCARDING, LINGERING):
                 self._read_on(state)
         except Exception:
@@ -161,12 +161,12 @@ class Connection:
                 return
             self.started_s = engine.now_s
         if self.announced:
-            rest = engine.announce(self, data)
-            if rest is None and self.state != CLOSED:
-                self.buffer = data
-                self.deadline_s = self.head_deadline_s()
-                self.wait_for(READING, _IN)
+            rest = engine.lobby.announce(self, data)
             if not rest:
+                if self.state != CLOSED:
+                    self.buffer = data if rest is None else b""
+                    self.deadline_s = self.head_deadline_s()
+                    self.wait_for(READING, _IN)
                 return
             data = rest
         if self.parse(data):

@@ -6,7 +6,6 @@ calls the hooks of socketserver in their order; it never parses and never
 writes: `wire`, `connection` and `response` do.
 """
 
-import re
 import select
 import socket
 import time
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from prefork import log
 from prefork.desk import Desk
 from prefork.http.access import AccessLog
-from prefork.http.adopt import Style, adopt
-from prefork.http.client import ClientSocket
 from prefork.http.connection import (
     PREFETCHING,
     READING,
@@ -31,21 +28,20 @@ from prefork.http.door import Door
 from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
+from prefork.http.lobby import Lobby
 from prefork.http.pool import Pool
-from prefork.http.proxy import ProxyError, parse_proxy
 from prefork.http.wire import Head, Parser, WireError
 from prefork.loop import Loop
 
 if TYPE_CHECKING:
     from prefork.http.limits import Limits
 
+_STDERR: Final = 2
+
 #: How often connections are looked at whose time may be up.
 SWEEP_S: Final = 0.5
 #: How soon threads are added when all are blocked and somebody waits.
 STUCK_S: Final = 0.02
-_NEWS: Final = select.EPOLLIN | select.EPOLLET
-# What a request may begin with: a token (RFC 9110 §5.6.2), or an empty line.
-_HTTP_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
 _TOO_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -70,23 +66,21 @@ class Engine:
         self.files = FileCache(0.0) if alone else FileCache()
         self.logs_by_handler = server.access_log is None
         self.logs_fields = server.access_log in ("combined", "json")
-        silent = server.access_log in (None, "off")
-        self.access = None if silent else AccessLog(2, server.access_log)
+        self.access = _open_log(server.access_log)
         self.now_s = time.monotonic()
         self.retiring = False
         self.taken = 0
         self._last: Connection | None = None
         self._alone = alone
         self.closed = False
-        self._desk = desk
         self._connections: set[Connection] = set()
         self._swept_s = self._ticked_s = self.now_s
         self._spared = False
         self._taken_s = self.now_s
         self._taken_before = 0
         self._hang_up_ns = 0
-        self._door = Door(server.socket, loop, self._welcome)
-        self._proxies = Networks(server.proxies) if server.proxies else None
+        self.lobby = Lobby(self, desk)
+        self._door = Door(server.socket, loop, self.lobby.welcome)
         self.forwarders = Networks(server.forwarders) if server.forwarders else None
         threads = server.thread_count()
         self.pool = (
@@ -96,7 +90,7 @@ class Engine:
         )
         self.oneshot = 0 if self.pool is None else int(select.EPOLLONESHOT)
         self._custom, self._process = server.process_hook()
-        self._adopt()
+        self.lobby.adopt()
         self._door.open(self.now_s)
 
     # -- clients come ---------------------------------------------------------
@@ -105,85 +99,14 @@ class Engine:
         """Take one client from the queue, if one is there; False: not before another has gone."""
         return self._door.accept()
 
-    def _welcome(self, sock: ClientSocket, address: Any) -> None:
-        connection = Connection(self, sock, address, self._desk)
-        sock.connection = connection
+    def enter(self, connection: Connection) -> None:
+        """Take note of a new client."""
         self._connections.add(connection)
         if len(self._connections) >= self.limits.connections:
             self._door.shut()
             self.wait_s = STUCK_S
-        if self.server.RequestHandlerClass is not self._adopted.handler:
-            self._adopt()
-        connection.timeout_s = self._adopted.timeout_s
-        if connection.timeout_s is not None:
-            connection.deadline_s = self.now_s + connection.timeout_s
-        connection.announced = self._proxies is not None and address[0] in self._proxies
-        self._serve_by_style(connection)
 
-    def _serve_by_style(self, connection: Connection) -> None:
-        style = self._adopted.style
-        if style is Style.FAST:
-            connection.read_head()
-        elif style is Style.AT_ONCE and not connection.announced:
-            self._hand_over(connection)
-        else:
-            connection.wait_for(WAITING, _NEWS)
-
-    def announce(self, connection: Connection, data: bytes) -> bytes | None:
-        """Learn from a trusted proxy who the client is; return the bytes after that, or None."""
-        try:
-            header = parse_proxy(data)
-        except ProxyError as error:
-            log.warning("proxy.refused", peer=connection.address[0], reason=str(error))
-            connection.abort()
-            return None
-        if header is None:
-            return None
-        connection.announced = False
-        if header.client is not None:
-            connection.address = header.client
-        return data[header.size :]
-
-    def look(self, connection: Connection) -> None:
-        """Hand a client over whose head is complete, or is none; its bytes stay in the socket."""
-        try:
-            data = socket.socket.recv(
-                connection.sock,
-                self.limits.head_bytes,
-                socket.MSG_PEEK | socket.MSG_DONTWAIT,
-            )
-        except BlockingIOError:
-            connection.wait_for(WAITING, _NEWS)
-            return
-        except OSError:
-            data = b""
-        if not data:
-            connection.finish()
-        elif connection.announced:
-            rest = self.announce(connection, data)
-            if rest is not None:
-                socket.socket.recv(connection.sock, len(data) - len(rest))
-                if self._adopted.style is Style.AT_ONCE:
-                    self._hand_over(connection)
-                else:
-                    self.look(connection)  # what is there already makes no event
-            elif connection.state == WAITING:
-                connection.wait_for(WAITING, _NEWS)
-        elif (
-            self._adopted.style is Style.FIRST_BYTE
-            or b"\n\r\n" in data
-            or b"\n\n" in data
-            or not _HTTP_START.match(data)
-            or len(data) >= self.limits.head_bytes
-        ):
-            self._hand_over(connection)
-        else:
-            if not connection.started_s:
-                connection.started_s = self.now_s
-                connection.deadline_s = self.now_s + self.limits.head_s
-            connection.wait_for(WAITING, _NEWS)
-
-    def _hand_over(self, connection: Connection) -> None:
+    def hand_over(self, connection: Connection) -> None:
         """Have a handler that reads by itself serve a client until its end."""
         connection.unwatch()
         connection.kept = connection.is_special = True
@@ -193,15 +116,16 @@ class Engine:
         if self.pool is None:
             self.serve(connection)
         else:
-            self.pool.spawn(connection)
+            try:
+                self.pool.spawn(connection)
+            except RuntimeError as error:  # the system has no more threads
+                log.warning("worker.short", reason=str(error))
+                connection.dispose()
 
-    def _adopt(self) -> None:
-        self._adopted = adopt(self.server.RequestHandlerClass)
-        self.server.RequestHandlerClass = self._adopted.handler
-        timeout_s = self._adopted.timeout_s
-        self._patience_s = self.wait_s = (
-            SWEEP_S if timeout_s is None else min(SWEEP_S, max(STUCK_S, timeout_s / 4))
-        )
+    def have_patience(self, timeout_s: float | None) -> None:
+        """Look at the clock often enough for handlers with this timeout."""
+        finest_s = SWEEP_S if timeout_s is None else max(STUCK_S, timeout_s / 4)
+        self._patience_s = self.wait_s = min(SWEEP_S, finest_s)
 
     # -- requests -------------------------------------------------------------
 
@@ -264,9 +188,7 @@ class Engine:
         """Return the head that the stdlib would see where RFC 9112 sees none, if it is to count."""
         if not self._alone:
             return None
-        cls = self._adopted.handler
-        version = getattr(getattr(cls, "func", cls), "default_request_version", "HTTP/0.9")
-        return parse_anyway(self.parser, data, version)
+        return parse_anyway(self.parser, data, self.lobby.default_request_version)
 
     def later(self, connection: Connection) -> None:
         """Go on with a client after others have had their turn."""
@@ -475,3 +397,12 @@ class Engine:
                 idle_since_s = connection.deadline_s - connection.stall_s(self.limits.keep_alive_s)
                 if self.now_s - idle_since_s >= idle_s:
                     self._safely(Connection.finish, connection)
+
+
+def _open_log(kind: str | None) -> AccessLog | None:
+    if kind in (None, "off"):
+        return None
+    try:
+        return AccessLog(_STDERR, kind)
+    except OSError:
+        return None  # a program without a stderr has nowhere to be told so
