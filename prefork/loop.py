@@ -38,14 +38,14 @@ class Loop:
         self._epoll.modify(fd, mask)
 
     def forget(self, fd: int) -> None:
-        """Watch a descriptor no more; one that was closed does not matter."""
+        """Watch a descriptor no more; one that was closed does not matter.
+
+        The kernel must be told even right before a close(): where a handler has forked, the child
+        holds the file open, and its events would go on, and spin this process.
+        """
         self._call.pop(fd, None)
         with suppress(OSError, ValueError):  # closed: the kernel has forgotten it
             self._epoll.unregister(fd)
-
-    def drop(self, fd: int) -> None:
-        """Forget a descriptor that is closed right after; the kernel needs no telling."""
-        self._call.pop(fd, None)
 
     def listen(self, fd: int, callback: Callback) -> None:
         """Call back when a listening socket, which other processes watch too, has a client."""

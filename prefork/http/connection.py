@@ -370,7 +370,7 @@ class Connection:
         self.response.part()
         self.handler = self.body = self.rfile = None
         if self._mask:
-            self.engine.loop.drop(_fileno(self.sock))
+            self.engine.loop.forget(_fileno(self.sock))
             self._mask = 0
         self.engine.forget(self)
         self.sock.connection = None

@@ -154,7 +154,8 @@ class HTTPServer(http.server.HTTPServer):
         with _WAKING:
             if self._waker is not None:
                 os.eventfd_write(self._waker[0], 1)
-        super().shutdown()
+        # Not by super(), which would set the flag once more, for the next serve_forever().
+        flags._BaseServer__is_shut_down.wait()
 
     def handle_request(self) -> None:
         """Answer one request, or call `handle_timeout()` after `timeout` seconds without any.
