@@ -38,6 +38,8 @@ LINGER_S: Final = 2.0
 LINGER_AGAIN_S: Final = 0.5
 #: How long an orphan may take to finish what is in hand.
 ORPHAN_S: Final = 1.0
+#: How long, after SIGQUIT, handlers may take to end, so that the access log has their requests.
+QUIT_S: Final = 0.1
 #: How often, at most, the worker looks after other things than requests.
 TICK_S: Final = 0.1
 #: A `timeout` of 0 must not make an idle worker spin.
@@ -98,6 +100,9 @@ class Engine(Protocol):
     def tick(self, now_s: float) -> None:
         """Do what is due now and then."""
 
+    def write_log(self) -> None:
+        """Write what is to be logged, unless the thread that a signal interrupted is at it."""
+
     def close(self) -> None:
         """Finish, in a worker, after the last request."""
 
@@ -148,7 +153,7 @@ class Worker:
         self._master: int | None = place.master
         self._signals: SignalPipe | None = None
         self._held = threading.local()
-        self._leaving = False
+        self._leaving = self._quitting = False
         self._wait_s = poll_s
         self._tick_due_s = 0.0
         self._last_request_s = [time.monotonic()] * len(servers)
@@ -163,7 +168,7 @@ class Worker:
             {
                 signal.SIGTERM: self._on_term,
                 signal.SIGINT: None,  # from the terminal; the master decides what it means
-                signal.SIGQUIT: _on_quit,
+                signal.SIGQUIT: self._on_quit,
             }
         )
         self._signals = signals
@@ -232,6 +237,8 @@ class Worker:
         self._tick(acceptor)
         while not self._leaving:
             self.loop.turn(self._patience_s())
+            if self._quitting:
+                self._quit()
             if time.monotonic() >= self._tick_due_s:
                 self._tick(acceptor)
             for server in self._servers:
@@ -298,6 +305,8 @@ class Worker:
             # Threads close their sockets without telling this one; look again soon.
             self.loop.turn(0.02)
             signals.read()
+            if self._quitting:
+                self._quit()
             self._beat()
             now_s = time.monotonic()
             for engine in self._engines.values():
@@ -351,6 +360,24 @@ class Worker:
             self._linger()
             self._tell_children()
 
+    def _on_quit(self) -> None:
+        """Go now, or when this turn is over, so that all that is answered is logged."""
+        if not self._engines or self._master is None or self._quitting:
+            os._exit(0)
+        self._quitting = True
+        react(signal.SIGALRM, self._quit_now)  # no handler is waited for longer
+        signal.setitimer(signal.ITIMER_REAL, QUIT_S)
+
+    def _quit(self) -> None:
+        while any(engine.is_busy() for engine in self._engines.values()):
+            time.sleep(0.001)  # a thread has yet to log what it has answered
+        self._quit_now()
+
+    def _quit_now(self) -> None:
+        for engine in self._engines.values():
+            engine.write_log()
+        os._exit(0)
+
     def _tell_children(self) -> None:
         """Have ForkingMixIn's processes hang up on idle clients, too."""
         for server in self._servers:
@@ -394,7 +421,3 @@ class Worker:
 
 def _read(signals: SignalPipe) -> None:
     signals.read()  # the handlers have run; this makes the pipe empty
-
-
-def _on_quit() -> None:
-    os._exit(0)

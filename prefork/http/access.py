@@ -104,6 +104,10 @@ class AccessLog:
         if self._lines or self._waiting:
             self._flush(0.0)
 
+    def is_in_use(self) -> bool:
+        """Tell whether a thread is adding or writing: a signal handler would wait for ever."""
+        return self._adding.locked() or self._writing.locked()
+
     def close(self) -> None:
         """Flush, waiting up to a second for a slow reader, and log what is lost.
 

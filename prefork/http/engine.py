@@ -357,6 +357,11 @@ class Engine:
         if not self._alone:
             self._time_out(now_s)
 
+    def write_log(self) -> None:
+        """Write the access log, unless the thread that a signal interrupted is at it."""
+        if self.access is not None and not self.access.is_in_use():
+            self.access.flush()
+
     def _time_out(self, now_s: float) -> None:
         """Call `handle_timeout()` as `handle_request()` does, after a time without a request."""
         if self.taken != self._taken_before:
