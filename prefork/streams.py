@@ -7,8 +7,13 @@ reader that has died would end every request there.
 
 import io
 import os
+import select
+import stat
 import sys
-from typing import Any
+from typing import Any, Final
+
+#: How long a reader that has stopped to read is waited for, the first time.
+_PATIENCE_S: Final = 1.0
 
 
 class _Forgiving(io.RawIOBase):
@@ -17,6 +22,12 @@ class _Forgiving(io.RawIOBase):
     def __init__(self, fd: int) -> None:
         super().__init__()
         self._fd = fd
+        self._patience_s = _PATIENCE_S
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        # Of more than this a pipe may take some, and wait for the rest (pipe(7)).
+        pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        self._most_bytes = select.PIPE_BUF if pipe else sys.maxsize
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -35,8 +46,12 @@ class _Forgiving(io.RawIOBase):
         view = memoryview(data)  # type: ignore[arg-type] # typeshed has a private name for buffers
         left = view.cast("B")
         while left:
+            if not self._poll.poll(self._patience_s * 1000):
+                self._patience_s = 0.0  # nobody waits for it again before it reads on
+                break
+            self._patience_s = _PATIENCE_S
             try:
-                left = left[os.write(self._fd, left) :]
+                left = left[os.write(self._fd, left[: self._most_bytes]) :]
             except OSError:  # full, hung up, nobody reads: a log line less, a request answered
                 break
         return view.nbytes

@@ -4,8 +4,8 @@ import contextlib
 import signal
 
 import pytest
-from harness import wait_until
-from http_rig import App, cpu_s
+from harness import COMMAND, Daemon, wait_until
+from http_rig import App, Client, cpu_s
 from test_http_bodies import CHUNKED, EXPECT, chunk
 
 SIZES = {
@@ -310,3 +310,16 @@ def test_above_buffer_bytes_a_handler_waits_for_its_client():
             assert len(client.answer().body) == HUGE
             wait_until(lambda: app.notes("big") == [HUGE])
         assert app.stop() == 0
+
+
+def test_a_worker_takes_no_more_clients_than_it_has_descriptors_to_send_files_to(tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * 1_000_000)
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"]
+    command = [*limited, COMMAND, tmp_path, "0", "-b", "127.0.0.1", "-w", "1"]
+    with Daemon(command) as daemon, contextlib.ExitStack() as stack:
+        daemon.wait_notified("READY=1")
+        port = int(daemon.log.wait_for(r"master\.listening .*\bat=127\.0\.0\.1:(\d+)")[1])
+        address = "127.0.0.1", port
+        clients = [stack.enter_context(Client(address)) for _ in range(60)]
+        daemon.log.wait_for("worker.short .*as many clients")
+        assert len(clients[0].ask("/large").body) == 1_000_000

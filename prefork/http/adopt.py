@@ -84,6 +84,10 @@ _FAST: Final[Mapping[str, tuple[Any, tuple[str, ...]]]] = {
         hooks.log_request,
         ("log_message", "address_string", "log_date_time_string"),
     ),
+    "log_error": (
+        hooks.log_error,
+        ("log_message", "address_string", "log_date_time_string"),
+    ),
 }
 
 

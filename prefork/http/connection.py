@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.body import ENDLESS, Body
 from prefork.http.client import ClientSocket
+from prefork.http.exchange import log_late
 from prefork.http.outbox import Outbox
 from prefork.http.response import Response
 from prefork.http.wire import CACHED_BYTES, Head, WireError
 
 if TYPE_CHECKING:
     from prefork.desk import Desk
+    from prefork.http.access import Entry
     from prefork.http.engine import Engine
 
 # What it waits for. Plain numbers: they are looked at for each event.
@@ -57,7 +59,8 @@ class Connection:
     announced: a proxy has yet to say who the client is. failing: the handler has
     raised. exposed: it has asked for the descriptor. abandoned: it has closed
     or taken the socket. deleted: names of attributes that the handler has
-    deleted in this request. is_special: more than usual is to be done after an answer.
+    deleted in this request. unlogged: the line of the access log for an answer that
+    is still sent. is_special: more than usual is to be done after an answer.
     """
 
     __slots__ = (
@@ -93,6 +96,7 @@ class Connection:
         "started_s",
         "state",
         "timeout_s",
+        "unlogged",
     )
 
     def __init__(self, engine: "Engine", sock: ClientSocket, address: Any, desk: "Desk") -> None:
@@ -118,6 +122,7 @@ class Connection:
         self.idle = self.kept = self.parked = self.over = self.failing = False
         self.announced = self.exposed = self.abandoned = self.fresh = self.invited = False
         self._finished = False
+        self.unlogged: Entry | None = None
         self._mask = 0
 
     # -- in the loop ---------------------------------------------------------
@@ -211,6 +216,8 @@ class Connection:
         if state == SENDING:
             with contextlib.suppress(OSError):  # gone, or too slow: the end is the same
                 self.outbox.flush()
+        if self.unlogged is not None:
+            log_late(self)
         self.outbox.clear()
         if self.parked:
             self.finish()
@@ -256,6 +263,8 @@ class Connection:
             self.deadline_s = self.engine.now_s + self.stall_s(self.engine.limits.write_stall_s)
             self.wait_for(SENDING, _OUT)
         else:
+            if self.unlogged is not None:
+                log_late(self)
             self.advance()
 
     # -- after the handler ---------------------------------------------------
@@ -328,6 +337,8 @@ class Connection:
 
     def abort(self) -> None:
         """End the connection at once: the client has gone, or is out of time."""
+        if self.unlogged is not None:
+            log_late(self)
         self.outbox.clear()
         self.finish()
 
@@ -366,6 +377,8 @@ class Connection:
         if self.state == CLOSED:
             return
         self.state = CLOSED
+        if self.unlogged is not None:
+            log_late(self)
         self.outbox.part()
         self.response.part()
         self.handler = self.body = self.rfile = None

@@ -6,6 +6,7 @@ for another. What becomes of a client is the engine's affair.
 """
 
 import errno
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -15,11 +16,24 @@ from prefork import log
 from prefork.http.client import ClientSocket
 from prefork.loop import Loop
 
+#: What a worker has open besides, at least.
+_OWN_DESCRIPTORS: Final = 24
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: How long accepting pauses when descriptors or memory are short.
 _SHORTAGE_S: Final = 0.1
 #: How often that is worth a line in the log.
 _COMPLAINT_S: Final = 60.0
+
+
+def room_for(most: int) -> int:
+    """Return how many clients there may be, with descriptors left for the files that they want.
+
+    Each may have one sent to it; an eighth is for those of the cache and of handlers.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return most
+    return max(1, min(most, (soft - soft // 8 - _OWN_DESCRIPTORS) // 2))
 
 
 class Door:
@@ -46,6 +60,11 @@ class Door:
     def is_open(self) -> bool:
         """Tell whether clients are let in."""
         return self._fd >= 0
+
+    def fill(self) -> None:
+        """Take note that there are as many clients as there may be."""
+        self._complain("as many clients as it may have")
+        self.shut()
 
     def shut(self) -> None:
         """Leave clients to the other workers, or in the queue."""
@@ -77,10 +96,13 @@ class Door:
         """
         if error.errno not in _SHORTAGE:
             return True
-        now_s = time.monotonic()
-        if now_s - self._complained_s > _COMPLAINT_S:
-            self._complained_s = now_s
-            log.warning("worker.short", reason=error.strerror)
-        self._again_s = now_s + _SHORTAGE_S
+        self._complain(str(error.strerror))
+        self._again_s = time.monotonic() + _SHORTAGE_S
         self.shut()
         return False
+
+    def _complain(self, reason: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self._complained_s > _COMPLAINT_S or not self._complained_s:
+            self._complained_s = now_s
+            log.warning("worker.short", reason=reason)

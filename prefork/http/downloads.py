@@ -63,7 +63,7 @@ def getting(plain: _Method) -> _Method:
         except SpecialFileError:
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return
-        if file is None:
+        if file is None or (file.size > SMALL_BYTES and _has_changed(file, connection)):
             plain(self)
         elif (size := file.size) > SMALL_BYTES:
             self.log_request(_OK)
@@ -92,7 +92,7 @@ def heading(plain: _Method) -> _Method:
         except SpecialFileError:
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return
-        if file is None:
+        if file is None or _has_changed(file, connection):
             plain(self)
         else:
             self.log_request(_OK)
@@ -154,6 +154,14 @@ def _find(self: Any, connection: "Connection | None") -> File | None:
         return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
     return files.open(key, path, now_s, describe)
+
+
+def _has_changed(file: File, connection: Any) -> bool:
+    """Tell whether the length in the head is not the file's any more; then nothing is believed."""
+    if os.fstat(file.fd).st_size == file.size:
+        return False
+    connection.engine.files.clear()
+    return True
 
 
 def _index_pages(self: Any) -> tuple[str, ...]:

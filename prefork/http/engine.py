@@ -24,7 +24,7 @@ from prefork.http.connection import (
     WAITING,
     Connection,
 )
-from prefork.http.door import Door
+from prefork.http.door import Door, room_for
 from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
@@ -79,6 +79,7 @@ class Engine:
         self._taken_s = self.now_s
         self._taken_before = 0
         self._hang_up_ns = 0
+        self._room = room_for(self.limits.connections)
         self.lobby = Lobby(self, desk)
         self._door = Door(server.socket, loop, self.lobby.welcome)
         self.forwarders = Networks(server.forwarders) if server.forwarders else None
@@ -102,8 +103,8 @@ class Engine:
     def enter(self, connection: Connection) -> None:
         """Take note of a new client."""
         self._connections.add(connection)
-        if len(self._connections) >= self.limits.connections:
-            self._door.shut()
+        if len(self._connections) >= self._room:
+            self._door.fill()
             self.wait_s = STUCK_S
 
     def hand_over(self, connection: Connection) -> None:
@@ -339,7 +340,7 @@ class Engine:
             self.wait_s = STUCK_S
             self.pool.grow_if_stuck(now_s)
         if not self.retiring:
-            if len(self._connections) < self.limits.connections:
+            if len(self._connections) < self._room:
                 self._door.open(now_s)
             if not self._door.is_open():
                 self.wait_s = STUCK_S

@@ -72,27 +72,40 @@ def replay(connection: "Connection") -> None:
 
 
 def log(connection: "Connection", access: "AccessLog") -> None:
-    """Add the request in hand, which is answered, to the access log."""
+    """Add the request in hand, which is answered, to the access log: now, or when all is sent."""
     head, response, handler = connection.head, connection.response, connection.handler
     said = {}
     if head is not None and connection.engine.logs_fields:
         said = {n.lower(): v for n, v in head.fields if n.lower() in _LOGGED}
-    access.add(
-        Entry(
-            host=handler.address_string(),
-            user="-",
-            request_line=handler.requestline,
-            status=response.status or "-",
-            size=response.sent,
-            time_s=time.time(),
-            took_s=time.monotonic() - connection.begun_s,
-            referer=said.get("referer", ""),
-            user_agent=said.get("user-agent", ""),
-            method="" if head is None else head.method,
-            target="" if head is None else head.target,
-            version="" if head is None else head.version,
-        )
+    took_s = time.monotonic() - connection.begun_s
+    entry = Entry(
+        host=handler.address_string(),
+        user="",
+        request_line=handler.requestline,
+        status=response.status or "-",
+        size=response.sent,
+        time_s=time.time() - took_s,
+        took_s=took_s,
+        referer=said.get("referer", ""),
+        user_agent=said.get("user-agent", ""),
+        method="" if head is None else head.method,
+        target="" if head is None else head.target,
+        version="" if head is None else head.version,
     )
+    if connection.outbox.is_empty():
+        access.add(entry)
+    else:
+        connection.unlogged = entry
+
+
+def log_late(connection: "Connection") -> None:
+    """Add a request to the access log whose answer has been sent, or will not be."""
+    entry, connection.unlogged = connection.unlogged, None
+    access = connection.engine.access
+    if entry is not None and access is not None:
+        sent = max(0, int(entry.size) - connection.outbox.unsent_bytes())
+        took_s = time.monotonic() - connection.begun_s
+        access.add(entry._replace(size=sent, took_s=took_s))
 
 
 def origin(connection: "Connection") -> Any:

@@ -68,7 +68,7 @@ class FileCache:
     def __init__(self, valid_s: float = VALID_S) -> None:
         self._valid_s = valid_s
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // 4)
+        self._most = _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // 16)
         self._files: dict[object, File] = {}
         self._lock = threading.Lock()
 

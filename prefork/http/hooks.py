@@ -38,6 +38,8 @@ class Asks:
 # For handlers that read by themselves: http.client's sizes.
 _STRICT_LIMITS: Final = WireLimits(line_bytes=65536, field_bytes=65536, head_bytes=1 << 18)
 _STRICT: Final = Parser(_STRICT_LIMITS)
+#: What http.server passes to log_error().
+_OF_ANSWERS: Final = frozenset({"code %d, message %s", "Request timed out: %r"})
 _NOTHING: Final = {"command": "", "path": "", "request_version": "", "close_connection": True}
 
 
@@ -298,6 +300,16 @@ def log_request(self: Any, code: Any = "-", size: Any = "-") -> None:
     connection = connection_of(self)
     if connection is None or connection.engine.logs_by_handler:
         _Stdlib.log_request(self, code, size)
+
+
+def log_error(self: Any, format: str, *args: Any) -> None:  # noqa: A002 # the stdlib's name
+    """Log an error; what the stdlib says of an answer is in the server's access log, if it has one.
+
+    A second line, of another format, would be unbuffered, and wait for a slow reader.
+    """
+    connection = connection_of(self)
+    if connection is None or connection.engine.logs_by_handler or format not in _OF_ANSWERS:
+        _Stdlib.log_error(self, format, *args)
 
 
 # -- for handlers that read by themselves ------------------------------------------

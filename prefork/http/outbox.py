@@ -68,6 +68,11 @@ class Outbox:
         """Tell whether everything has been given to the kernel."""
         return not self._kept and not self._held
 
+    def unsent_bytes(self) -> int:
+        """Return how much has not been given to the kernel."""
+        files = sum(part.count for part in self._kept or () if type(part) is _FilePart)
+        return len(self._held) + self._kept_bytes + files
+
     def hold(self, data: bytes) -> None:
         """Keep data until there is more to send with it, or `release()`."""
         self._held += data

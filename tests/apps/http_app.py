@@ -362,7 +362,10 @@ class Server(PreforkMixIn, HTTPServer):
 
     def setup_worker(self):
         if "nofile" in OPTIONS:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (OPTIONS["nofile"],) * 2)
+            # Its own idea of how many clients fit is upset by what others have open.
+            hoard = 96
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPTIONS["nofile"] + hoard,) * 2)
+            self.hoard = [os.open(os.devnull, os.O_RDONLY) for _ in range(hoard)]
 
     serves = 0
 
