@@ -18,7 +18,7 @@ from prefork.http.response import HEAD
 from prefork.http.wire import WireError
 
 if TYPE_CHECKING:
-    from prefork.http.connection import Connection
+    from prefork.http.visit import Visit
 
 #: left, for a stream without an end of its own: a tunnel.
 ENDLESS: Final = -1
@@ -37,7 +37,7 @@ class Body(io.RawIOBase):
     prefix: what is read first.
     """
 
-    def __init__(self, connection: "Connection", length: int | None) -> None:
+    def __init__(self, connection: "Visit", length: int | None) -> None:
         super().__init__()
         self._connection: Any = connection
         self.left = 1 if length is None else length

@@ -106,13 +106,15 @@ def copying(plain: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any],
 
     def copyfile(self: Any, source: Any, outputfile: Any) -> None:
         connection = self.__dict__.get(CONNECTION)
-        whole = (
+        known = (
             connection is not None
             and outputfile is connection.response
             and connection.response.mode == LENGTH
-            and type(source) is io.BufferedReader
-            and type(source.raw) is io.FileIO
         )
+        if known and type(source) is io.BytesIO:
+            _send_page(connection, source)
+            return
+        whole = known and type(source) is io.BufferedReader and type(source.raw) is io.FileIO
         if not whole:
             plain(self, source, outputfile)
             return
@@ -123,6 +125,18 @@ def copying(plain: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any],
             connection.outbox.send_file(os.dup(source.fileno()), source.tell(), count)
 
     return copyfile
+
+
+def _send_page(connection: Any, source: io.BytesIO) -> None:
+    """Send the listing of a folder; nobody waits while a slow client takes it, if there is room."""
+    response, engine = connection.response, connection.engine
+    data = source.read(response.left)
+    response.left -= len(data)
+    response.sent += len(data)
+    if len(data) > engine.limits.buffer_bytes and engine.has_memory():
+        connection.outbox.send_whole(data)
+    else:
+        connection.outbox.send(data)
 
 
 def _find(self: Any, connection: "Connection | None") -> File | None:

@@ -15,41 +15,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefork import log
 from prefork.desk import Desk
-from prefork.http.access import AccessLog
-from prefork.http.connection import (
-    PREFETCHING,
-    READING,
-    RUNNING,
-    SENDING,
-    WAITING,
-    Connection,
-)
+from prefork.http.access import open_log
+from prefork.http.connection import Connection
 from prefork.http.door import Door, room_for
 from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.lobby import Lobby
 from prefork.http.pool import Pool
+from prefork.http.visit import PREFETCHING, READING, RUNNING, SENDING, WAITING
 from prefork.http.wire import Head, Parser, WireError
 from prefork.loop import Loop
 
 if TYPE_CHECKING:
     from prefork.http.limits import Limits
 
-_STDERR: Final = 2
-
 #: How often connections are looked at whose time may be up.
 SWEEP_S: Final = 0.5
 #: How soon threads are added when all are blocked and somebody waits.
 STUCK_S: Final = 0.02
 _TOO_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+#: What may be kept in memory of listings that slow clients take; then a handler waits for them.
+_KEPT_BYTES: Final = 1 << 26
 
 
 class Engine:
     """server: whose hooks are called. loop, desk: of the thread that runs it.
 
     wait_s: how long the loop may wait before the next `tick()`, in seconds.
-
     alone: in a process that serves alone, not in a worker.
     """
 
@@ -66,7 +59,7 @@ class Engine:
         self.files = FileCache(0.0) if alone else FileCache()
         self.logs_by_handler = server.access_log is None
         self.logs_fields = server.access_log in ("combined", "json")
-        self.access = _open_log(server.access_log)
+        self.access = open_log(server.access_log)
         self.now_s = time.monotonic()
         self.retiring = False
         self.taken = 0
@@ -291,6 +284,10 @@ class Engine:
         """Tell whether an answer has not been sent to its end."""
         return any(c.state == SENDING for c in list(self._connections))
 
+    def has_memory(self) -> bool:
+        """Tell whether more of answers may be kept for slow clients than the limit of one."""
+        return sum(c.outbox.kept_bytes() for c in list(self._connections)) < _KEPT_BYTES
+
     def is_busy(self) -> bool:
         """Tell whether a handler runs."""
         return any(c.state == RUNNING for c in list(self._connections))
@@ -403,12 +400,3 @@ class Engine:
                 idle_since_s = connection.deadline_s - connection.stall_s(self.limits.keep_alive_s)
                 if self.now_s - idle_since_s >= idle_s:
                     self._safely(Connection.finish, connection)
-
-
-def _open_log(kind: str | None) -> AccessLog | None:
-    if kind in (None, "off"):
-        return None
-    try:
-        return AccessLog(_STDERR, kind)
-    except OSError:
-        return None  # a program without a stderr has nowhere to be told so

@@ -14,9 +14,10 @@ from prefork import log
 from prefork.desk import Desk
 from prefork.http.adopt import Adopted, Style, adopt
 from prefork.http.client import ClientSocket
-from prefork.http.connection import WAITING, Connection
+from prefork.http.connection import Connection
 from prefork.http.forwarded import Networks
 from prefork.http.proxy import ProxyError, parse_proxy
+from prefork.http.visit import WAITING
 
 if TYPE_CHECKING:
     from prefork.http.engine import Engine

@@ -111,6 +111,21 @@ class Outbox:
         if self._kept_bytes > self._room:
             self.flush(self._room >> 1)
 
+    def send_whole(self, data: bytes) -> None:
+        """Send data that is in memory anyway; never wait for the client.
+
+        Raises: OSError when the client has gone.
+        """
+        room, self._room = self._room, len(data) + len(self._held) + self._kept_bytes
+        try:
+            self.send(data)
+        finally:
+            self._room = room
+
+    def kept_bytes(self) -> int:
+        """Return how much is kept in memory."""
+        return self._kept_bytes
+
     def send_more(self, data: bytes) -> None:
         """Send data to which more will be joined, at the latest in 200 ms (MSG_MORE, tcp(7))."""
         self.send(data, _MORE)

@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from prefork.http.connection import Connection
+    from prefork.http.visit import Visit
 
 # How the body is framed. Plain numbers: they are looked at in each write.
 HEAD: Final = 0  #: no final head has been written yet
@@ -50,7 +50,7 @@ class Response(io.BufferedIOBase):
 
     _partial = b""
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "Visit") -> None:
         self._connection: Any = connection
         self._outbox = connection.outbox
         self.begin()
