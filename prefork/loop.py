@@ -4,7 +4,9 @@ A worker, or the process of a server that serves alone. It knows nothing of
 what happens on the descriptors, and never closes one.
 """
 
+import os
 import select
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +29,8 @@ class Loop:
         self._call: dict[int, Callback] = {}
         self._took: set[int] = set()
         self._soon: deque[Callable[[], None]] = deque()
+        disown = weakref.WeakMethod(self._disown)
+        os.register_at_fork(after_in_child=lambda: call_if_alive(disown))
 
     def watch(self, fd: int, mask: int, callback: Callback) -> None:
         """Call back whenever mask holds for a descriptor (once, with EPOLLONESHOT)."""
@@ -98,3 +102,22 @@ class Loop:
         """Leave all lines."""
         self._call.clear()
         self._epoll.close()
+
+    def _disown(self) -> None:
+        """Have an epoll of our own, in a child that a handler has forked.
+
+        The parent's is shared: to forget a descriptor here would forget it there.
+        """
+        self._call.clear()
+        self._took.clear()
+        self._soon.clear()
+        if not self._epoll.closed:
+            self._epoll.close()
+            self._epoll = select.epoll()
+
+
+def call_if_alive(method: "weakref.WeakMethod[Callable[[], None]]") -> None:
+    """Call a method, unless its object has gone."""
+    bound = method()
+    if bound is not None:
+        bound()

@@ -155,7 +155,7 @@ class Worker:
         self._held = threading.local()
         self._leaving = self._quitting = False
         self._wait_s = poll_s
-        self._tick_due_s = 0.0
+        self._tick_due_s = self._ticked_s = 0.0
         self._last_request_s = [time.monotonic()] * len(servers)
         self._short_since_s: float | None = None
 
@@ -239,7 +239,7 @@ class Worker:
             self.loop.turn(self._patience_s())
             if self._quitting:
                 self._quit()
-            if time.monotonic() >= self._tick_due_s:
+            if time.monotonic() >= min(self._tick_due_s, self._ticked_s + self._patience_s()):
                 self._tick(acceptor)
             for server in self._servers:
                 if getattr(server, "active_children", None):
@@ -279,6 +279,7 @@ class Worker:
                 due_s = now_s + server.timeout
             wait_s = min(wait_s, max(SHORTEST_WAIT_S, due_s - now_s))
         self._wait_s = wait_s
+        self._ticked_s = now_s
         self._tick_due_s = now_s + min(self._patience_s(), TICK_S)
 
     def _beat(self) -> None:

@@ -54,6 +54,8 @@ class ClientSocket(socket.socket):
         if value is not None and value < 0:
             raise ValueError("Timeout value out of range")
         self._timeout_s = value
+        if self.connection is not None and value != 0:
+            self.connection.timeout_s = value  # it holds for rfile and wfile, too
 
     def gettimeout(self) -> float | None:
         """Return what `settimeout()` has set."""
@@ -139,8 +141,16 @@ class ClientSocket(socket.socket):
     def fileno(self) -> int:
         """Return the descriptor; whoever has it may wait on it where that cannot be seen."""
         if self.connection is not None:
+            if not self.connection.outbox.is_empty():
+                self.connection.send_rest()
             self.connection.expose()
         return super().fileno()
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction, or both, after what has been written."""
+        if self.connection is not None and how != socket.SHUT_RD:
+            self.connection.send_rest()
+        super().shutdown(how)
 
     def close(self) -> None:
         """Close; while a makefile() is open, take note only."""
@@ -159,6 +169,8 @@ class ClientSocket(socket.socket):
     def _ahead(self, most: int, flags: int) -> bytes:
         if self.connection is None:
             return b""
+        if not self.connection.outbox.is_empty():
+            self.connection.send_rest()  # the client may wait for it, before it says more
         return self.connection.read_ahead(most, peek=bool(flags & socket.MSG_PEEK))
 
     def _before_sending(self) -> None:

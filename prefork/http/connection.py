@@ -121,11 +121,14 @@ class Connection(Visit):
             self._end_alone(state)
             return
         self.state = state
-        mask |= self.engine.oneshot
+        # Who waits for a first byte is the loop's until it is handed over; to arm it anew would
+        # report the same bytes again, and spin.
+        oneshot = 0 if state == WAITING else self.engine.oneshot
+        mask |= oneshot
         if self._mask == 0:
             self._mask = mask
             self.engine.loop.watch(_fileno(self.sock), mask, self.on_ready)
-        elif mask != self._mask or self.engine.oneshot:
+        elif mask != self._mask or oneshot:
             self._mask = mask
             self.engine.loop.change(_fileno(self.sock), mask)
 
@@ -299,7 +302,7 @@ class Connection(Visit):
             log_late(self)
         self.outbox.part()
         self.response.part()
-        self.handler = self.body = self.rfile = None
+        self.handler = self.body = self.rfile = self.error = None  # its traceback knows us
         if self._mask:
             self.engine.loop.forget(_fileno(self.sock))
             self._mask = 0
@@ -313,7 +316,8 @@ class Connection(Visit):
     def abandon(self) -> None:
         """Let go of a socket that its handler has closed or taken."""
         if not self.abandoned and self.state != CLOSED:
+            self.send_rest()
             self.abandoned = self.over = self.is_special = True
             self.outbox.clear()
             self.unwatch()
-            self.engine.forget(self)
+            self.engine.let_go(self)

@@ -6,9 +6,11 @@ calls the hooks of socketserver in their order; it never parses and never
 writes: `wire`, `connection` and `response` do.
 """
 
+import os
 import select
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +27,7 @@ from prefork.http.lobby import Lobby
 from prefork.http.pool import Pool
 from prefork.http.visit import PREFETCHING, READING, RUNNING, SENDING, WAITING
 from prefork.http.wire import Head, Parser, WireError
-from prefork.loop import Loop
+from prefork.loop import Loop, call_if_alive
 
 if TYPE_CHECKING:
     from prefork.http.limits import Limits
@@ -86,6 +88,8 @@ class Engine:
         self._custom, self._process = server.process_hook()
         self.lobby.adopt()
         self._door.open(self.now_s)
+        disown = weakref.WeakMethod(self._disown)
+        os.register_at_fork(after_in_child=lambda: call_if_alive(disown))
 
     # -- clients come ---------------------------------------------------------
 
@@ -154,12 +158,14 @@ class Engine:
     def serve(self, connection: Connection) -> None:
         """Run the handler of a connection, and what follows, in the thread that owns it."""
         try:
-            if self._run(connection):
+            goes_on = connection.handler is not None and not connection.fresh  # from later()
+            if goes_on or self._run(connection):
                 connection.advance()
         except Exception:
             self.fail(connection)
 
-    def _safely(self, step: Callable[[Connection], None], connection: Connection) -> None:
+    def safely(self, step: Callable[[Connection], None], connection: Connection) -> None:
+        """Do a step; what fails for one client does not end the loop of all."""
         try:
             step(connection)
         except Exception:
@@ -187,9 +193,10 @@ class Engine:
     def later(self, connection: Connection) -> None:
         """Go on with a client after others have had their turn."""
         if self.pool is None:
-            self.loop.soon(lambda: self._safely(Connection.advance, connection))
+            self.loop.soon(lambda: self.safely(Connection.advance, connection))
         else:
-            connection.advance()
+            connection.state = RUNNING
+            self.pool.submit(connection)
 
     def _lacks_body(self, connection: Connection, length: int) -> bool:
         """Tell whether the rest of a small body is waited for, by the loop."""
@@ -221,6 +228,8 @@ class Engine:
                 raise
             else:
                 connection.parked = True
+                if connection.abandoned:
+                    self.end(connection)  # nobody else would call finish() and shutdown_request()
             return not connection.abandoned
         finally:
             desk.end()
@@ -260,6 +269,15 @@ class Engine:
             self.server.handle_error(sock, address)
         finally:
             self.server.shutdown_request(sock)
+
+    def let_go(self, connection: Connection) -> None:
+        """Take note that a handler has closed or taken its client's socket.
+
+        It may still answer (over TLS of its own), and a stop waits for it; one that was lent to
+        the program's `process_request()` may never be heard of again.
+        """
+        if self._custom:
+            self.forget(connection)
 
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is closed, or not the engine's any more."""
@@ -312,13 +330,19 @@ class Engine:
         self.closed = True
         for connection in list(self._connections):
             if connection.state != RUNNING:
-                self._safely(Connection.abort, connection)
-                self._safely(Connection.close, connection)
+                self.safely(Connection.abort, connection)
+                self.safely(Connection.close, connection)
         if self.pool is not None:
             self.pool.close()
         self.files.clear()
         if self.access is not None:
             self.access.close()
+
+    def _disown(self) -> None:
+        """In a child that a handler has forked: no loop comes back to any client."""
+        self.closed = True
+        for connection in list(self._connections):
+            connection.outbox.clear()  # the parent sends it
 
     # -- time -----------------------------------------------------------------
 
@@ -373,7 +397,7 @@ class Engine:
     def _sweep(self, now_s: float) -> None:
         for connection in list(self._connections):
             if connection.deadline_s <= now_s and connection.state != RUNNING:
-                self._safely(self._expire, connection)
+                self.safely(self._expire, connection)
 
     def _expire(self, connection: Connection) -> None:
         """Lose patience with a client."""
@@ -399,4 +423,4 @@ class Engine:
             if connection.state in (READING, WAITING) and not connection.buffer:
                 idle_since_s = connection.deadline_s - connection.stall_s(self.limits.keep_alive_s)
                 if self.now_s - idle_since_s >= idle_s:
-                    self._safely(Connection.finish, connection)
+                    self.safely(Connection.finish, connection)

@@ -73,7 +73,7 @@ def finish(self: Any) -> None:
     if connection is not None and not connection.kept and not connection.over:
         connection.parked = True
         return
-    if connection is None or connection.abandoned or "rfile" in self.__dict__:
+    if connection is None or "rfile" in self.__dict__:
         _Stdlib.finish(self)
         return
     wfile = self.wfile

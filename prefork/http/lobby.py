@@ -63,6 +63,10 @@ class Lobby:
         if connection.timeout_s is not None:
             connection.deadline_s = engine.now_s + connection.timeout_s
         connection.announced = self._proxies is not None and address[0] in self._proxies
+        engine.safely(self._place, connection)
+
+    def _place(self, connection: Connection) -> None:
+        engine = self._engine
         if self._adopted.style is Style.FAST:
             connection.read_head()
         elif self._adopted.style is Style.AT_ONCE and not connection.announced:

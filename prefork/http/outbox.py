@@ -5,6 +5,7 @@ and keeps the rest, for the loop to send later; only of much does it wait. It
 knows nothing of HTTP.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -129,6 +130,11 @@ class Outbox:
     def send_more(self, data: bytes) -> None:
         """Send data to which more will be joined, at the latest in 200 ms (MSG_MORE, tcp(7))."""
         self.send(data, _MORE)
+
+    def push(self) -> None:
+        """Have the kernel send at once what `send_more()` has given it."""
+        with contextlib.suppress(OSError):  # gone, or no TCP, which does not wait
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send a piece of a file after the rest; the descriptor is closed when it is done.

@@ -8,6 +8,7 @@ It never looks into a connection.
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,6 +20,12 @@ _EAGER: Final = 4
 
 #: How long nobody may be served, while somebody waits, before there are more threads.
 _STUCK_S: Final = 0.02
+_STALE_S: Final = 5 * _STUCK_S
+#: Of that time, how much of a processor this process may have used if its handlers are to count as
+#: blocked although some return: those that sleep for 15 ms would else be served four at a time.
+_BLOCKING: Final = 0.6
+#: And how long they must take: a processor that others use, too, looks the same.
+_LONG_S: Final = 0.002
 
 Serve = Callable[[Any], None]
 
@@ -32,9 +39,10 @@ class Pool:
         self._daemon = daemon
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._kept: set[threading.Thread] = set()
         self._desks: list[Desk] = []
         self._done = self._done_before = 0
-        self._moved_s = 0.0
+        self._looked_s = self._computed_s = 0.0
         self._idle = 0
 
     def submit(self, connection: Any) -> None:
@@ -48,13 +56,27 @@ class Pool:
         return self._queue.qsize() > self._idle
 
     def grow_if_stuck(self, now_s: float) -> None:
-        """Start threads for those that wait, if nobody has been served for a while."""
-        if self._done != self._done_before:
-            self._done_before, self._moved_s = self._done, now_s
-        if now_s - self._moved_s < _STUCK_S:
+        """Start threads for those that wait, if handlers block: called while somebody waits."""
+        if now_s - self._looked_s > _STALE_S:  # nobody had to wait lately: what was does not count
+            self._look(now_s)
             return
-        for _ in range(min(self._queue.qsize(), self._size - len(self._threads))):
+        took_s = now_s - self._looked_s
+        if took_s < _STUCK_S:
+            return
+        computed_s = time.process_time() - self._computed_s
+        done = self._done - self._done_before
+        more = 0
+        if not done:
+            more = self._queue.qsize()
+        elif len(self._threads) * took_s > done * _LONG_S and computed_s < _BLOCKING * took_s:
+            more = len(self._threads)
+        self._look(now_s)
+        for _ in range(min(more, self._queue.qsize(), self._size - len(self._threads))):
             self._start()
+
+    def _look(self, now_s: float) -> None:
+        self._looked_s, self._computed_s = now_s, time.process_time()
+        self._done_before = self._done
 
     def spawn(self, connection: Any) -> None:
         """Serve a connection by a thread of its own, which ends with it."""
@@ -66,9 +88,15 @@ class Pool:
                 self._run(connection)
             finally:
                 self._desks.remove(desk)
+                self._kept.discard(threading.current_thread())
 
         thread = threading.Thread(target=main, name="prefork-kept", daemon=self._daemon)
-        thread.start()
+        self._kept.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._kept.discard(thread)
+            raise
 
     def oldest_sign_of_life_ns(self, now_ns: int) -> int:
         """Return when the busy thread that has been silent longest showed life; now if none."""
@@ -81,7 +109,7 @@ class Pool:
 
     def join(self) -> None:
         """Wait for them."""
-        for thread in self._threads:
+        for thread in [*self._threads, *self._kept]:
             thread.join()
 
     def _start(self) -> None:
@@ -109,6 +137,7 @@ class Pool:
             connection.desk = desk
             self._run(connection)
             self._done += 1
+            connection = None  # or an idle thread would keep it
 
     def _run(self, connection: Any) -> None:
         try:

@@ -68,12 +68,23 @@ class Response(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        """Return the socket's descriptor."""
+        """Return the socket's descriptor, for a child perhaps that writes to it."""
+        self.flush_all()
+        self._outbox.flush()
         return int(self._connection.sock.fileno())
+
+    def flush_all(self) -> None:
+        """Send what is there of a head, too: somebody else goes on with it."""
+        if self._partial:
+            part, self._partial = self._partial, b""
+            self._go_raw(part)
+        self._outbox.release()
 
     def flush(self) -> None:
         """Send a head that waits for its body."""
         self._outbox.release()
+        if self.mode == LENGTH and self.left and not self.sent:
+            self._outbox.push()
 
     def write(self, data: Any, /) -> int:
         """Send data, or keep what the client has no room for; return the number of bytes.
@@ -157,7 +168,7 @@ class Response(io.BufferedIOBase):
             more = self._frame(head)
             if self.mode == LENGTH and 0 < self.left <= _SHORT_BYTES:
                 self._outbox.hold(self._head)
-            elif end == len(data) and more:
+            elif end == len(data) and more and self.mode == LENGTH:
                 self._outbox.send_more(self._head)
             else:
                 self._outbox.send(self._head)
@@ -232,6 +243,12 @@ class Response(io.BufferedIOBase):
         self.close_after = True
         self.sent += len(data)
         self._outbox.send(data)
+
+    def give_way(self) -> None:
+        """Let the handler answer through the socket itself: nothing here knows what it says."""
+        self.flush_all()
+        if self.mode == HEAD:
+            self._open_tunnel()
 
     # -- the end ------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from prefork.http.adopt import defines
 from prefork.http.client import ClientSocket
 from prefork.http.engine import Engine
 from prefork.http.limits import Limits
+from prefork.http.pool import Pool
 from prefork.loop import Loop
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class HTTPServer(http.server.HTTPServer):
     _engine: Engine | None = None
     _loop: Loop | None = None
     _waker: tuple[int, int] | None = None
+    _pool: Pool | None = None  # the last engine's: `server_close()` comes when that has gone
 
     def server_bind(self) -> None:
         """Bind; what is accepted will have TCP_NODELAY."""
@@ -141,6 +143,7 @@ class HTTPServer(http.server.HTTPServer):
                     break
                 engine.tick(time.monotonic())
                 self.service_actions()
+            engine.retire()  # or there would always be another answer under way
             self._settle()
         finally:
             flags._BaseServer__shutdown_request = False
@@ -169,16 +172,18 @@ class HTTPServer(http.server.HTTPServer):
         times = [t for t in (self.socket.gettimeout(), self.timeout) if t is not None]
         limit_s = time.monotonic() + min(times) if times else None
         before = engine.taken
-        while engine.taken == before:
-            wait_s = engine.wait_s
+        left_s = engine.wait_s
+        while True:
             if limit_s is not None:
                 left_s = limit_s - time.monotonic()
-                if left_s <= 0:
-                    self.handle_timeout()
-                    return
-                wait_s = min(wait_s, left_s)
-            loop.turn(wait_s)
+            # Whoever is there already is served, whatever the time; with a timeout of 0, too.
+            loop.turn(max(0.0, min(engine.wait_s, left_s)))
             engine.tick(time.monotonic())
+            if engine.taken != before:
+                break
+            if left_s <= 0:
+                self.handle_timeout()
+                return
         # As in the stdlib, where this serves a connection to its end, the client's next request is
         # this call's affair if it follows at once.
         idle_s = time.monotonic()
@@ -191,9 +196,13 @@ class HTTPServer(http.server.HTTPServer):
         self._settle()
 
     def server_close(self) -> None:
-        """Close the listening socket and every client's."""
+        """Close the listening socket and every client's; wait for threads that are no daemons."""
         self._close_engine()
         super().server_close()
+        pool, self._pool = self._pool, None
+        flags: Any = self
+        if pool is not None and flags.block_on_close and not flags.daemon_threads:
+            pool.join()
 
     def _open(self) -> tuple[Engine, Loop]:
         if self._engine is not None and self._loop is not None:
@@ -226,6 +235,7 @@ class HTTPServer(http.server.HTTPServer):
             self._waker = None
             os.close(waker[0])
         self._engine = self._loop = None
+        self._pool = engine.pool
         engine.close()
         loop.close()
         if self.socket.fileno() == waker[1]:  # else it is closed already
@@ -273,13 +283,6 @@ class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer):
     """
 
     daemon_threads = True
-
-    def server_close(self) -> None:
-        """Close the listening socket, and wait for threads that are no daemons."""
-        pool = self._engine.pool if self._engine is not None else None
-        super().server_close()
-        if pool is not None and self.block_on_close and not self.daemon_threads:
-            pool.join()
 
 
 def is_gone(request: Any) -> bool:

@@ -4,6 +4,7 @@ A worker, in the thread that owns it; `Connection` is what the loop makes of it.
 It never touches the loop.
 """
 
+import contextlib
 import select
 import socket
 from typing import TYPE_CHECKING, Any, Final
@@ -127,9 +128,15 @@ class Visit:
 
     def open_tunnel(self) -> None:
         """Let the handler read whatever comes, without an end."""
-        self.body = Body(self, ENDLESS)
-        if self.handler is not None:
-            self.handler.__dict__.pop("rfile", None)
+        if self.body is not None and self.body.left:
+            return  # the request's own comes first, and ends where it ends
+        rfile = self.rfile
+        if rfile is not None and not rfile.closed:
+            # The handler may have it in another place already, and has not been at its end.
+            self.body = rfile.raw
+            rfile.raw.left = ENDLESS
+        else:
+            self.body = Body(self, ENDLESS)
 
     def expose(self) -> None:
         """Note that the handler has the descriptor, and cannot be seen waiting any more."""
@@ -141,6 +148,12 @@ class Visit:
         """Note that bytes move: a handler that has to do with its client is not stuck."""
         if not self.exposed:
             self.desk.back()
+
+    def send_rest(self) -> None:
+        """Wait until what was written has been sent: for the handler it has long been."""
+        with contextlib.suppress(OSError):  # the client has gone, or is too slow
+            self.response.flush_all()
+            self.outbox.flush()
 
     def refuse(self, error: Exception) -> None:
         """Let the handler tell the client what is wrong, or the log."""
@@ -170,6 +183,7 @@ class Visit:
 
     def make_way(self) -> None:
         """Make ready for a handler that sends through the socket itself."""
+        self.response.give_way()
         self.outbox.flush()
         if not self.kept:
             self.response.close_after = True  # nobody knows where its answer ends
@@ -186,6 +200,8 @@ class Visit:
 
         Raises: TimeoutError after limit_s seconds; None: never.
         """
+        if mask == select.POLLIN and not self.outbox.is_empty():
+            self.outbox.flush()  # the client may wait for it, before it says more
         poll = select.poll()
         poll.register(_fileno(self.sock), mask)
         self.desk.away()
