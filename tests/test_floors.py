@@ -13,10 +13,11 @@ FLOORS = {
     2: "worker children http.limits http.chunked http.lenient http.client http.outbox"
     " http.filecache",
     3: "master http.response http.body http.pool",
-    4: "mixin http.visit http.lazy http.exchange http.connection http.kept http.heads http.handler http.door",
+    4: "mixin http.visit http.lazy http.exchange http.connection http.kept http.heads"
+    " http.handler http.door",
     5: "socketserver target files http.hooks http.folder http.downloads",
     6: "handlers greeting http.adopt",
-    7: "http.lobby http.engine",
+    7: "http.scope http.lobby http.engine",
     8: "http.server",
     9: "servers http.main",
     10: "listeners arguments http.__main__",

@@ -313,6 +313,11 @@ class Connection(Visit):
         except OSError:
             return  # a reset that nobody has read yet
 
+    def keep(self) -> None:
+        """Stay with the handler until the end, instead of going back to the loop."""
+        self.unwatch()
+        self.kept = self.is_special = True
+
     def abandon(self) -> None:
         """Let go of a socket that its handler has closed or taken."""
         if not self.abandoned and self.state != CLOSED:

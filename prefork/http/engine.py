@@ -25,6 +25,7 @@ from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.lobby import Lobby
 from prefork.http.pool import Pool
+from prefork.http.scope import is_awaited
 from prefork.http.visit import PREFETCHING, READING, RUNNING, SENDING, WAITING
 from prefork.http.wire import Head, Parser, WireError
 from prefork.loop import Loop, call_if_alive
@@ -235,6 +236,10 @@ class Engine:
             desk.end()
             # It may have taken its time, and others' patience is counted from now_s.
             self.now_s = time.monotonic()
+
+    def is_awaited(self) -> bool:
+        """Tell whether the program does something when this thread's handler has returned."""
+        return is_awaited(Engine._begin.__code__)
 
     def _begin(self, connection: Connection) -> bool:
         """Call the hooks of socketserver for a client's first request."""

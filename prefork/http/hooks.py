@@ -96,7 +96,13 @@ def handle(self: Any) -> None:
         and "handle_one_request" not in members
     ):
         _answer(self, connection)
-        if not connection.abandoned:
+        if connection.requests == 1 and not connection.over and connection.engine.is_awaited():
+            connection.keep()
+            try:
+                settle(connection)
+            except (OSError, WireError):
+                connection.over = self.close_connection = True
+        elif not connection.abandoned:
             return
     else:
         self.close_connection = True
