@@ -15,7 +15,7 @@ from typing import Final
 _FIRST: Final = socketserver.BaseRequestHandler.__init__.__code__
 _LAST: Final = socketserver.BaseServer.finish_request.__code__
 _ENDS: Final = frozenset({"RETURN_VALUE", "RETURN_CONST"})
-# What leads to a plain return, in 3.11 to 3.15; an instruction that is not known is something to do.
+# What leads to a plain return, in 3.11 to 3.15; an instruction not known is something to do.
 _CONSTANTS: Final = frozenset({"LOAD_CONST", "LOAD_COMMON_CONSTANT", "LOAD_SMALL_INT"})
 _NOTHING: Final = frozenset({"POP_TOP", "NOP", "CACHE"}) | _CONSTANTS | _ENDS
 #: Frames from `handle()` up to the server's hook: a few classes' `__init__`.
