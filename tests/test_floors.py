@@ -10,9 +10,8 @@ import prefork
 FLOORS = {
     0: "errors log systemd cpus scoreboard signals streams titles loop http.grammar",
     1: "system fleet sockets clients acceptor desk http.wire http.proxy http.forwarded http.access",
-    2: "worker children http.limits http.chunked http.lenient http.client http.outbox"
-    " http.filecache",
-    3: "master http.response http.body http.pool",
+    2: "worker children http.limits http.chunked http.lenient http.client http.outbox",
+    3: "master http.filecache http.response http.body http.pool",
     4: "mixin http.visit http.lazy http.exchange http.connection http.kept http.heads"
     " http.handler http.door",
     5: "socketserver target files http.hooks http.folder http.downloads",

@@ -26,14 +26,11 @@ _COMPLAINT_S: Final = 60.0
 
 
 def room_for(most: int) -> int:
-    """Return how many clients there may be, with descriptors left for the files that they want.
-
-    Each may have one sent to it; an eighth is for those of the cache and of handlers.
-    """
+    """Return how many clients there may be, with a quarter of the descriptors left for files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return most
-    return max(1, min(most, (soft - soft // 8 - _OWN_DESCRIPTORS) // 2))
+    return max(1, min(most, soft - soft // 4 - _OWN_DESCRIPTORS))
 
 
 class Door:

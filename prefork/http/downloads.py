@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prefork.http.filecache import SMALL_BYTES, File, SpecialFileError
 from prefork.http.heads import date_line, status_lines
 from prefork.http.lazy import CONNECTION
+from prefork.http.outbox import Descriptor
 from prefork.http.response import LENGTH
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def getting(plain: _Method) -> _Method:
             self.log_request(_OK)
             outbox = connection.outbox
             outbox.send_more(connection.response.head_of(_head(self, file), size))
-            outbox.send_file(os.dup(file.fd), 0, size)
+            outbox.send_file(file, 0, size)
         else:
             body = os.pread(file.fd, size + 1, 0)
             if len(body) != size:  # it has changed this very second
@@ -122,7 +123,8 @@ def copying(plain: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any],
         count, response.left = response.left, 0
         response.sent += count
         if count:
-            connection.outbox.send_file(os.dup(source.fileno()), source.tell(), count)
+            descriptor = Descriptor(os.dup(source.fileno()))  # the caller closes its own
+            connection.outbox.send_file(descriptor, source.tell(), count)
 
     return copyfile
 

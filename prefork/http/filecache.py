@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from prefork.http.outbox import Descriptor
+
 #: How long an entry is taken at its word, in seconds (nginx's open_file_cache_valid: 60).
 VALID_S: Final = 1.0
 #: How long one that nobody asks for stays open: it may keep a disk busy, or a deleted file there.
@@ -31,7 +33,7 @@ class SpecialFileError(Exception):
     """A FIFO, which would be waited for, or a device, which may have no end."""
 
 
-class File:
+class File(Descriptor):
     """An open file. path: it was found there. lines: of the head, that tell about it.
 
     head: the whole head, as of a second of the clock.
@@ -39,7 +41,6 @@ class File:
 
     __slots__ = (
         "checked_s",
-        "fd",
         "head",
         "identity",
         "lines",
@@ -50,16 +51,13 @@ class File:
     )
 
     def __init__(self, path: str, fd: int, status: os.stat_result, now_s: float) -> None:
+        super().__init__(fd)
         self.path = path
-        self.fd = fd
         self.identity = identity_of(status)
         self.size = status.st_size
         self.lines = self.head = b""
         self.second = 0
         self.checked_s = self.used_s = now_s
-
-    def __del__(self) -> None:
-        os.close(self.fd)  # now nobody reads from it, in whichever thread
 
 
 class FileCache:

@@ -27,13 +27,27 @@ def _nobody(_mask: int) -> None:
     raise BrokenPipeError("the connection is closed")
 
 
-class _FilePart:
-    """A piece of a file; it owns the descriptor."""
+class Descriptor:
+    """A descriptor that is closed when nobody has this object any more, in whichever thread."""
 
-    __slots__ = ("count", "fd", "offset")
+    __slots__ = ("fd",)
 
-    def __init__(self, fd: int, offset: int, count: int) -> None:
+    _close = staticmethod(os.close)  # at the interpreter's end the module may have gone
+
+    def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    def __del__(self) -> None:
+        self._close(self.fd)
+
+
+class _FilePart:
+    """A piece of a file; it keeps it open."""
+
+    __slots__ = ("count", "file", "offset")
+
+    def __init__(self, file: Descriptor, offset: int, count: int) -> None:
+        self.file = file
         self.offset = offset
         self.count = count
 
@@ -136,8 +150,8 @@ class Outbox:
         with contextlib.suppress(OSError):  # gone, or no TCP, which does not wait
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Send a piece of a file after the rest; the descriptor is closed when it is done.
+    def send_file(self, file: Descriptor, offset: int, count: int) -> None:
+        """Send a piece of a file after the rest.
 
         Raises: OSError.
         """
@@ -146,7 +160,7 @@ class Outbox:
             self.send_more(held)
         if self._kept is None:
             self._kept = deque()
-        self._kept.append(_FilePart(fd, offset, count))
+        self._kept.append(_FilePart(file, offset, count))
         if len(self._kept) == 1:
             self.send_some()
 
@@ -193,10 +207,7 @@ class Outbox:
     def clear(self) -> None:
         """Drop what has not been sent."""
         self._held = b""
-        while self._kept:
-            part = self._kept.popleft()
-            if type(part) is _FilePart:
-                os.close(part.fd)
+        self._kept = None
         self._kept_bytes = 0
 
     def _send(self, part: bytes | memoryview) -> int:
@@ -214,13 +225,12 @@ class Outbox:
             self._nonblocking = True
             os.set_blocking(_fileno(self._sock), False)
         count = min(part.count, _TURN_BYTES)
-        sent = os.sendfile(_fileno(self._sock), part.fd, part.offset, count)
+        sent = os.sendfile(_fileno(self._sock), part.file.fd, part.offset, count)
         if sent == 0 and count:
             raise BrokenPipeError("the file became shorter while it was sent")
         part.offset += sent
         part.count -= sent
         if part.count == 0:
-            os.close(part.fd)
             assert self._kept is not None  # noqa: S101 # the part is its first
             self._kept.popleft()
         return sent
