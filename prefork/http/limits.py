@@ -49,6 +49,13 @@ class Limits:
     connections: int = 16384
 
     @property
+    def least_s(self) -> float:
+        """Return the shortest of the times."""
+        return min(
+            self.head_s, self.keep_alive_s, self.body_stall_s, self.write_stall_s, self.lingering_s
+        )
+
+    @property
     def wire(self) -> WireLimits:
         """Return those that the reader of heads and chunks keeps."""
         return WireLimits(

@@ -55,6 +55,10 @@ class Pool:
         """Tell whether somebody waits for a thread."""
         return self._queue.qsize() > self._idle
 
+    def is_busy(self) -> bool:
+        """Tell whether one of the threads is serving."""
+        return self._idle < len(self._threads) or bool(self._kept)
+
     def grow_if_stuck(self, now_s: float) -> None:
         """Start threads for those that wait, if handlers block: called while somebody waits."""
         if now_s - self._looked_s > _STALE_S:  # nobody had to wait lately: what was does not count
