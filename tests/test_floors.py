@@ -16,7 +16,7 @@ FLOORS = {
     " http.handler http.door",
     5: "socketserver target files http.hooks http.folder http.downloads",
     6: "handlers greeting http.adopt",
-    7: "http.scope http.lobby http.engine",
+    7: "http.scope http.lobby http.patience http.engine",
     8: "http.server",
     9: "servers http.main",
     10: "listeners arguments http.__main__",

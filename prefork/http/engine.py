@@ -12,7 +12,6 @@ import socket
 import time
 import weakref
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork import log
@@ -24,20 +23,16 @@ from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.lobby import Lobby
+from prefork.http.patience import STUCK_S, Patience
 from prefork.http.pool import Pool
 from prefork.http.scope import is_awaited
-from prefork.http.visit import PREFETCHING, READING, RUNNING, SENDING, WAITING
-from prefork.http.wire import Head, Parser, WireError
+from prefork.http.visit import PREFETCHING, RUNNING, SENDING
+from prefork.http.wire import Head, Parser
 from prefork.loop import Loop, call_if_alive
 
 if TYPE_CHECKING:
     from prefork.http.limits import Limits
 
-#: How often connections are looked at whose time may be up.
-SWEEP_S: Final = 0.5
-#: How soon threads are added when all are blocked and somebody waits.
-STUCK_S: Final = 0.02
-_TOO_LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 #: What may be kept in memory of listings that slow clients take; then a handler waits for them.
 _KEPT_BYTES: Final = 1 << 26
 
@@ -69,10 +64,8 @@ class Engine:
         self._last: Connection | None = None
         self._alone = alone
         self.closed = False
-        self._connections: set[Connection] = set()
-        self._ticked_s = self.now_s
-        self._sweep_due_s = self._least_s = 0.0
-        self._spared = False
+        self.connections: set[Connection] = set()  #: all that have not gone
+        self._patience = Patience(self)
         self._taken_s = self.now_s
         self._taken_before = 0
         self._hang_up_ns = 0
@@ -101,8 +94,8 @@ class Engine:
 
     def enter(self, connection: Connection) -> None:
         """Take note of a new client."""
-        self._connections.add(connection)
-        if len(self._connections) >= self._room:
+        self.connections.add(connection)
+        if len(self.connections) >= self._room:
             self._door.fill()
             self.wait_s = STUCK_S
 
@@ -124,11 +117,8 @@ class Engine:
 
     def have_patience(self, timeout_s: float | None) -> None:
         """Look at the clock often enough for handlers with this timeout."""
-        finest_s = SWEEP_S if timeout_s is None else max(STUCK_S, timeout_s / 4)
-        self._patience_s = self.wait_s = min(SWEEP_S, finest_s)
-        self._least_s = self.limits.least_s
-        if timeout_s is not None:
-            self._least_s = min(self._least_s, timeout_s)
+        self._patience.learn(timeout_s)
+        self.wait_s = self._patience.wait_s
 
     # -- requests -------------------------------------------------------------
 
@@ -290,7 +280,7 @@ class Engine:
 
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is closed, or not the engine's any more."""
-        self._connections.discard(connection)
+        self.connections.discard(connection)
 
     def retire(self) -> None:
         """Take no more clients; every answer is its connection's last."""
@@ -300,20 +290,20 @@ class Engine:
 
     def any_left(self) -> bool:
         """Tell whether a client is still in hand."""
-        return bool(self._connections)
+        return bool(self.connections)
 
     def last_is_open(self) -> bool:
         """Tell whether the client of the request taken last may send another."""
         last = self._last
-        return last is not None and last in self._connections and not last.over
+        return last is not None and last in self.connections and not last.over
 
     def any_sending(self) -> bool:
         """Tell whether an answer has not been sent to its end."""
-        return any(c.state == SENDING for c in list(self._connections))
+        return any(c.state == SENDING for c in list(self.connections))
 
     def has_memory(self) -> bool:
         """Tell whether more of answers may be kept for slow clients than the limit of one."""
-        return sum(c.outbox.kept_bytes() for c in list(self._connections)) < _KEPT_BYTES
+        return sum(c.outbox.kept_bytes() for c in list(self.connections)) < _KEPT_BYTES
 
     def is_busy(self) -> bool:
         """Tell whether a handler runs in a thread; the loop's own has returned whenever it asks."""
@@ -326,7 +316,7 @@ class Engine:
         client in this very thread are told at once.
         """
         self._hang_up_ns = idle_ns
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             if connection.kept and connection.idle:
                 try:
                     socket.socket.shutdown(connection.sock, socket.SHUT_RD)
@@ -337,7 +327,7 @@ class Engine:
         """Finish: nobody is left who may be waited for, but handlers that still run."""
         self._door.shut()
         self.closed = True
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             if connection.state != RUNNING:
                 self.safely(Connection.abort, connection)
                 self.safely(Connection.close, connection)
@@ -350,7 +340,7 @@ class Engine:
     def _disown(self) -> None:
         """In a child that a handler has forked: no loop comes back to any client."""
         self.closed = True
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.outbox.clear()  # the parent sends it
 
     # -- time -----------------------------------------------------------------
@@ -361,29 +351,22 @@ class Engine:
 
     def tick(self, now_s: float) -> None:
         """Do what is due; called at least every `wait_s` seconds."""
-        ticked_s, self._ticked_s = self._ticked_s, now_s
         self.now_s = now_s
         if self.access is not None:
             self.access.flush()
-        self.wait_s = self._patience_s
+        self.wait_s = self._patience.wait_s
         if self.pool is not None and self.pool.has_waiting():
             self.wait_s = STUCK_S
             self.pool.grow_if_stuck(now_s)
         if not self.retiring:
-            if len(self._connections) < self._room:
+            if len(self.connections) < self._room:
                 self._door.open(now_s)
             if not self._door.is_open():
                 self.wait_s = STUCK_S
-        if now_s >= self._sweep_due_s:
-            # After a handler has held this loop up, clients look late who were not heard: give
-            # them one turn.
-            late_s, self._spared = now_s - ticked_s, not self._spared
-            if late_s < 2 * self._patience_s or not self._spared:
-                self._spared = False
-                self._sweep(now_s)
-            self.files.expire(now_s)
+        self._patience.tick(now_s)
+        self.files.expire(now_s)
         if self._hang_up_ns:
-            self._hang_up(self._hang_up_ns / 1e9)
+            self._patience.hang_up(self._hang_up_ns / 1e9)
         if not self._alone:
             self._time_out(now_s)
 
@@ -401,44 +384,3 @@ class Engine:
         if timeout_s is not None and now_s - self._taken_s >= timeout_s:
             self._taken_s = now_s
             self.server.handle_timeout()
-
-    def _sweep(self, now_s: float) -> None:
-        """Let those go whose time is up; find out when the next will be.
-
-        Not more often: among 10,000 idle clients a look at each is a millisecond.
-        """
-        due_s = now_s + self._least_s  # whoever begins to wait from now on has so long
-        for connection in list(self._connections):
-            if connection.state == RUNNING:
-                continue
-            if connection.deadline_s <= now_s:
-                self.safely(self._expire, connection)
-            elif connection.deadline_s < due_s:
-                due_s = connection.deadline_s
-        self._sweep_due_s = max(due_s, now_s + STUCK_S)
-
-    def _expire(self, connection: Connection) -> None:
-        """Lose patience with a client."""
-        state = connection.state
-        if state == WAITING:
-            if connection.started_s:
-                connection.outbox.send(_TOO_LATE)
-            connection.finish()
-        elif state in (READING, PREFETCHING) and connection.timeout_s is not None:
-            connection.refuse(TimeoutError("timed out"))
-            self.dispatch(connection)
-        elif state == PREFETCHING or (state == READING and connection.buffer):
-            connection.refuse(WireError(HTTPStatus.REQUEST_TIMEOUT, "", b""))
-            self.dispatch(connection)
-        elif state == READING:
-            connection.finish()
-        else:
-            connection.abort()
-            connection.close()
-
-    def _hang_up(self, idle_s: float) -> None:
-        for connection in list(self._connections):
-            if connection.state in (READING, WAITING) and not connection.buffer:
-                idle_since_s = connection.deadline_s - connection.stall_s(self.limits.keep_alive_s)
-                if self.now_s - idle_since_s >= idle_s:
-                    self.safely(Connection.finish, connection)
