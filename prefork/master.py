@@ -21,11 +21,12 @@ from typing import Final
 from prefork import fleet, log
 from prefork.children import Child, Children
 from prefork.fleet import Action, Event, Happening, Policy, State, Wish
+from prefork.roles import Server
 from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
 from prefork.signals import SignalPipe
 from prefork.sockets import SharedSocket, endpoint_of
 from prefork.titles import get_title, set_title
-from prefork.worker import Place, Report, Server, Worker
+from prefork.worker import Place, Report, Worker
 
 _RECORD: Final = 8  # bytes of a worker's report: what, slot (2), pid (5)
 

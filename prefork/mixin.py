@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from prefork.desk import Desk
     from prefork.loop import Loop
-    from prefork.worker import Engine
+    from prefork.roles import Engine
 else:
     _Base = object
 

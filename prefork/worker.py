@@ -6,7 +6,7 @@ server whose socket is ready, and beats. It leaves when the scoreboard says so
 
 It never forks, never closes a server for good (a `server_close()` override may
 remove a socket file that the other workers still serve), and knows a server
-only by the methods of `Server`.
+only by the methods of `roles.Server`.
 """
 
 import ctypes
@@ -21,13 +21,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Final
 
 from prefork import log
-from prefork.acceptor import Acceptor, Listening, drain
+from prefork.acceptor import Acceptor, drain
 from prefork.clients import Clients
 from prefork.desk import LoopDesk
 from prefork.loop import Loop
+from prefork.roles import Engine, Server
 from prefork.scoreboard import CLIENT, IDLE, Order, Slot
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
@@ -50,61 +51,6 @@ SHORTAGE_S: Final = 0.1
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-
-
-class Server(Listening, Protocol):
-    """What a worker knows of a server: socketserver's own names, and two more."""
-
-    timeout: float | None
-    serves_again: bool
-
-    def handle_timeout(self) -> None:
-        """Do what is due when no request came within `timeout` seconds."""
-
-    def service_actions(self) -> None:
-        """Do what is due in each turn of the loop."""
-
-    def enter_worker(self, worker: "Worker") -> None:
-        """Get ready to serve in this process."""
-
-    def leave_worker(self) -> None:
-        """Finish what `process_request` handed to threads and processes."""
-
-
-class Engine(Protocol):
-    """What a worker knows of a server that runs its clients in the worker's loop.
-
-    wait_s: how long it can do without a `tick()`, in seconds.
-    """
-
-    wait_s: float
-
-    def accept(self) -> bool:
-        """Take one client from the queue, if one is there; False: not before another has gone."""
-
-    def retire(self) -> None:
-        """Take no more clients, and tell those that are served that no more is expected of them."""
-
-    def any_left(self) -> bool:
-        """Tell whether a client is still in hand."""
-
-    def is_busy(self) -> bool:
-        """Tell whether a handler runs."""
-
-    def hang_up_idle(self, idle_ns: int) -> None:
-        """Let go of clients that have been idle for so long."""
-
-    def oldest_sign_of_life_ns(self, now_ns: int) -> int:
-        """Return when the thread that has been silent longest last showed life; now if none."""
-
-    def tick(self, now_s: float) -> None:
-        """Do what is due now and then."""
-
-    def write_log(self) -> None:
-        """Write what is to be logged, unless the thread that a signal interrupted is at it."""
-
-    def close(self) -> None:
-        """Finish, in a worker, after the last request."""
 
 
 class Report(IntEnum):

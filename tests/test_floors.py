@@ -10,7 +10,7 @@ import prefork
 FLOORS = {
     0: "errors log systemd cpus scoreboard signals streams titles loop http.grammar",
     1: "system fleet sockets clients acceptor desk http.wire http.proxy http.forwarded http.access",
-    2: "worker children http.limits http.chunked http.lenient http.client http.outbox",
+    2: "roles worker children http.limits http.chunked http.lenient http.client http.outbox",
     3: "master http.filecache http.response http.body http.pool",
     4: "mixin http.visit http.lazy http.exchange http.connection http.kept http.heads"
     " http.handler http.door",
@@ -25,7 +25,7 @@ FLOORS = {
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
 #: These know a server only by its methods.
-NO_HTTP = {"fleet", "master", "worker", "children", "clients", "acceptor", "mixin", "loop", "desk"}
+NO_HTTP = set("fleet master worker roles children clients acceptor mixin loop desk".split())
 
 #: These read and write bytes, and know neither sockets nor clocks.
 SANS_IO = {"http.grammar", "http.wire", "http.chunked", "http.proxy", "http.lenient"}

@@ -101,8 +101,7 @@ class Engine:
 
     def hand_over(self, connection: Connection) -> None:
         """Have a handler that reads by itself serve a client until its end."""
-        connection.unwatch()
-        connection.kept = connection.is_special = True
+        connection.keep()
         connection.state = RUNNING
         self.taken += 1
         self._last = connection
@@ -145,8 +144,7 @@ class Engine:
 
         The handler stays in `handle()` until the connection ends.
         """
-        connection.unwatch()
-        connection.kept = connection.is_special = True
+        connection.keep()
         connection.desk = Desk()
         self._run(connection)
 

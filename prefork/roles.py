@@ -1,0 +1,66 @@
+"""What a worker knows of those that it serves by: a server, and an engine in its loop.
+
+Types only, so that the machinery needs neither socketserver nor HTTP.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from prefork.acceptor import Listening
+
+if TYPE_CHECKING:
+    from prefork.worker import Worker
+
+
+class Server(Listening, Protocol):
+    """What a worker knows of a server: socketserver's own names, and two more."""
+
+    timeout: float | None
+    serves_again: bool
+
+    def handle_timeout(self) -> None:
+        """Do what is due when no request came within `timeout` seconds."""
+
+    def service_actions(self) -> None:
+        """Do what is due in each turn of the loop."""
+
+    def enter_worker(self, worker: "Worker") -> None:
+        """Get ready to serve in this process."""
+
+    def leave_worker(self) -> None:
+        """Finish what `process_request` handed to threads and processes."""
+
+
+class Engine(Protocol):
+    """What a worker knows of a server that runs its clients in the worker's loop.
+
+    wait_s: how long it can do without a `tick()`, in seconds.
+    """
+
+    wait_s: float
+
+    def accept(self) -> bool:
+        """Take one client from the queue, if one is there; False: not before another has gone."""
+
+    def retire(self) -> None:
+        """Take no more clients, and tell those that are served that no more is expected of them."""
+
+    def any_left(self) -> bool:
+        """Tell whether a client is still in hand."""
+
+    def is_busy(self) -> bool:
+        """Tell whether a handler runs."""
+
+    def hang_up_idle(self, idle_ns: int) -> None:
+        """Let go of clients that have been idle for so long."""
+
+    def oldest_sign_of_life_ns(self, now_ns: int) -> int:
+        """Return when the thread that has been silent longest last showed life; now if none."""
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due now and then."""
+
+    def write_log(self) -> None:
+        """Write what is to be logged, unless the thread that a signal interrupted is at it."""
+
+    def close(self) -> None:
+        """Finish, in a worker, after the last request."""
