@@ -25,7 +25,18 @@ FLOORS = {
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
 #: These know a server only by its methods.
-NO_HTTP = set("fleet master worker roles children clients acceptor mixin loop desk".split())
+NO_HTTP = {
+    "fleet",
+    "master",
+    "worker",
+    "roles",
+    "children",
+    "clients",
+    "acceptor",
+    "mixin",
+    "loop",
+    "desk",
+}
 
 #: These read and write bytes, and know neither sockets nor clocks.
 SANS_IO = {"http.grammar", "http.wire", "http.chunked", "http.proxy", "http.lenient"}
