@@ -19,29 +19,41 @@ from prefork.signals import held_back
 
 @dataclass(slots=True)
 class Child:
-    """One process. doom: why the master itself ends it, if it does."""
+    """One process. doom: why the master itself ends it, if it does. last_words: why it does."""
 
-    index: int
+    line: int
     pid: int
     pidfd: int
     doom: str = ""
+    last_words: str = ""
 
 
 class Children:
-    """At most one child for each index; selector: where their deaths become readable."""
+    """At most one child for each line of the scoreboard.
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    selector: where their deaths become readable. disown: called in each child
+    first, to close what is the master's alone.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, disown: Callable[[], None]) -> None:
         self._selector = selector
-        self._by_index: dict[int, Child] = {}
+        self._disown = disown
+        self._by_line: dict[int, Child] = {}
 
     def __iter__(self) -> Iterator[Child]:
-        return iter(list(self._by_index.values()))
+        return iter(list(self._by_line.values()))
 
-    def get(self, index: int) -> Child | None:
-        """Return the child of an index, if there is one."""
-        return self._by_index.get(index)
+    def get(self, line: int) -> Child | None:
+        """Return the child of a line, if there is one."""
+        return self._by_line.get(line)
 
-    def start(self, index: int, main: Callable[[Callable[[], None]], None]) -> Child:
+    def adopt(self, line: int, pid: int, pidfd: int) -> Child:
+        """Take over a child that this process has forked in an image before this one."""
+        child = self._by_line[line] = Child(line, pid, pidfd)
+        self._selector.register(pidfd, selectors.EVENT_READ)
+        return child
+
+    def start(self, line: int, main: Callable[[Callable[[], None]], None]) -> Child:
         """Fork a child that runs main and ends with it.
 
         main: called with the function that lets signals through, which are
@@ -55,14 +67,14 @@ class Children:
         with held_back() as let_through:
             pid = os.fork()
             if pid == 0:
-                self._live(index, main, let_through)
-            child = self._by_index[index] = Child(index, pid, _pidfd_of(pid))
-            self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+                self._live(line, main, let_through)
+            child = self._by_line[line] = Child(line, pid, _pidfd_of(pid))
+            self._selector.register(child.pidfd, selectors.EVENT_READ)
         return child
 
-    def send(self, index: int, signum: signal.Signals) -> None:
-        """Send a signal to the child of an index; one that has ended does not matter."""
-        child = self._by_index.get(index)
+    def send(self, line: int, signum: signal.Signals) -> None:
+        """Send a signal to the child of a line; one that has ended does not matter."""
+        child = self._by_line.get(line)
         if child is not None:
             with suppress(ProcessLookupError):  # its pidfd is readable by now
                 signal.pidfd_send_signal(child.pidfd, signum)
@@ -75,13 +87,13 @@ class Children:
             result = None  # the program that embeds us has waited for it, or ignores SIGCHLD
         self._selector.unregister(child.pidfd)
         os.close(child.pidfd)
-        del self._by_index[child.index]
+        del self._by_line[child.line]
         return "unknown" if result is None else _cause(result.si_code, result.si_status)
 
     def end_by_force(self) -> None:
         """Kill and bury all that are left."""
         for child in self:
-            self.send(child.index, signal.SIGKILL)
+            self.send(child.line, signal.SIGKILL)
         for child in self:
             self.bury(child)
 
@@ -96,7 +108,7 @@ class Children:
 
     def _live(
         self,
-        index: int,
+        line: int,
         main: Callable[[Callable[[], None]], None],
         let_through: Callable[[], None],
     ) -> NoReturn:
@@ -106,14 +118,15 @@ class Children:
             self._selector.close()
             for sibling in self:
                 os.close(sibling.pidfd)
+            self._disown()
             main(let_through)
             status = 0
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
             if not isinstance(error.code, int | None):
-                log.error("worker.exited", slot=index, pid=os.getpid(), reason=error.code)
+                log.error("worker.exited", slot=line, pid=os.getpid(), reason=error.code)
         except BaseException:
-            log.exception("worker.failed", slot=index, pid=os.getpid())
+            log.exception("worker.failed", slot=line, pid=os.getpid())
         finally:
             for stream in (sys.stdout, sys.stderr):
                 _flush(stream)

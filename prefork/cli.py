@@ -8,40 +8,68 @@ be done).
 import argparse
 import logging
 import os
-import resource
+import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import prefork
-from prefork import log, systemd
+from prefork import log
 from prefork.arguments import parse
+from prefork.charter import Charter
+from prefork.checking import check
+from prefork.commands import Tools, is_command, run
+from prefork.config import load
+from prefork.config.reference import reference
+from prefork.config.show import show
 from prefork.cpus import available_cpus
+from prefork.daemon import Daemon
 from prefork.errors import PreforkError, UsageError
+from prefork.fleet import Policy
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
+from prefork.handover import Stage, stage
 from prefork.http.folder import SimpleHTTPRequestHandler
-from prefork.listeners import open_listeners
-from prefork.mixin import serve_together
+from prefork.image import Image
+from prefork.listeners import Listener, Where, warn_of_limit, with_rest
+from prefork.plan import Code, Place, Plan
+from prefork.planning import Planner
+from prefork.pool import Settings
+from prefork.rehearsal import answer
 from prefork.scoreboard import CAPACITY
-from prefork.servers import Serving
-from prefork.sockets import endpoint_of
+from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
+from prefork.worker import Life
 
-_DESCRIPTORS: Final = 65536
 _THREADS: Final = 4096
+_HEARTBEAT_S: Final = 30.0
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What the command line asks for, checked."""
+class _CommandLine:
+    """What the command line asks for, checked: a daemon's source of plans."""
 
-    target: Target
-    binds: Sequence[str]
-    port: int
-    serving: Serving
+    def __init__(self, plan: Plan, target: Target, workers: int) -> None:
+        self.charter = Charter()
+        self.target = target
+        self.workers = workers
+        self._plan = plan
+
+    def plans(self) -> list[Plan]:
+        """Return the one pool."""
+        return [self._plan]
+
+    def greet(self, listeners: Sequence[Listener]) -> None:
+        """Log where it listens; tell a person at a terminal."""
+        endpoints = [endpoint_of(listener.sock) for listener in listeners]
+        at = ",".join(map(str, endpoints))
+        name, workers = self.target.name, self.workers
+        log.info("master.listening", pid=os.getpid(), what=name, at=at, workers=workers)
+        if sys.stdout.isatty():
+            urls = reachable_urls(self.target.kind, endpoints)
+            colour = not os.environ.get("NO_COLOR")
+            text = greeting(prefork.__version__, name, urls, workers, colour=colour)
+            print(text, end="", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,11 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     secure_streams()
     verbose = False
+    words = sys.argv[1:] if argv is None else argv
+    if is_command(words):
+        return run(words, _TOOLS)
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
+        options = parse(words)
         verbose = options.verbose
         log.configure(_level(options))
-        _serve(_wanted(options))
+        _run(options, stage(os.environ), Image.of_this_process())
     except (PreforkError, OSError) as error:
         if verbose and (error.__cause__ is not None or not isinstance(error, PreforkError)):
             log.exception("target.failed")
@@ -67,6 +98,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+_TOOLS: Final = Tools(
+    control=lambda path: load(path).master.control,
+    check=check,
+    show=lambda path: show(load(path)),
+    reference=reference,
+    install_service=lambda path, write: "",
+)
+
+
+def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
+    """Serve what the command line says, or the config that it names."""
+    text = options.target
+    if text is None or not text.endswith(".toml") or is_folder(text):
+        source = _wanted(options)
+        Daemon(source, begun, image, source.greet).run()
+        return
+    try:
+        daemon = Daemon(Planner(load(text)), begun, image, tell_pools)
+    except PreforkError as error:
+        if begun.answer_fd is not None:
+            answer(begun.answer_fd, str(error))
+        raise
+    if begun.answer_fd is None:
+        daemon.run()
+    else:
+        daemon.rehearse()
+
+
+def tell_pools(listeners: Sequence[Listener]) -> None:
+    """Log where it listens."""
+    at = ",".join(map(str, listeners))
+    log.info("master.listening", pid=os.getpid(), at=at)
+
+
 def _level(options: argparse.Namespace) -> int:
     if options.verbose:
         return logging.DEBUG
@@ -74,7 +139,7 @@ def _level(options: argparse.Namespace) -> int:
     return logging.WARNING if options.quiet or sys.stdout.isatty() else logging.INFO
 
 
-def _wanted(options: argparse.Namespace) -> _Wanted:
+def _wanted(options: argparse.Namespace) -> _CommandLine:
     target, port = options.target, options.port
     if target is not None and target.isdecimal() and target.isascii():
         if port is not None:
@@ -88,19 +153,41 @@ def _wanted(options: argparse.Namespace) -> _Wanted:
         else _number("-w/--workers", options.workers, 1, CAPACITY, " or auto")
     )
     found = _target(target, options)
-    return _Wanted(
-        target=found,
-        binds=options.bind or (),
-        port=8000 if port is None else _number("PORT", port, 0, 65535),
-        serving=Serving(
-            workers=workers,
-            request_queue_size=_number(
-                "--request-queue-size", options.request_queue_size, 1, 2**31 - 1
-            ),
-            threads=_threads(found, options),
-            access_log="off" if options.quiet else options.access_log,
+    number = 8000 if port is None else _number("PORT", port, 0, 65535)
+    queue = _number("--request-queue-size", options.request_queue_size, 1, 2**31 - 1)
+    variables: dict[str, object] = {"request_queue_size": queue}
+    threads = _threads(found, options)
+    if found.kind is Kind.HTTP:
+        variables["access_log"] = "off" if options.quiet else options.access_log
+        if threads is not None:
+            variables["threads"] = threads
+    warn_of_limit(queue)
+    places = [
+        Place(where) for where in with_rest(_wheres(options.bind or (), number, found.kind, queue))
+    ]
+    what = f"{found.name} {','.join(str(place.where) for place in places)}"
+    return _CommandLine(
+        Plan(
+            name="",
+            what=found.name,
+            places=places,
+            load=lambda: Code(found),
+            settings=Settings(workers, Policy(), _HEARTBEAT_S, Life(what=what, poll_s=0.5)),
+            variables=variables,
         ),
+        found,
+        workers,
     )
+
+
+def _wheres(binds: Sequence[str], port: int, kind: Kind, queue: int) -> list[Where]:
+    sort = socket.SOCK_DGRAM if kind is Kind.DATAGRAM else socket.SOCK_STREAM
+    endpoints = (
+        keep_apart([endpoint for bind in binds for endpoint in resolve(bind, port, sort)])
+        if binds
+        else everywhere(port)
+    )
+    return [Where(endpoint, sort, queue) for endpoint in endpoints]
 
 
 def _threads(target: Target, options: argparse.Namespace) -> int | None:
@@ -123,8 +210,6 @@ def _number(name: str, text: str, least: int, most: int, alternative: str = "") 
 
 
 def _target(text: str | None, options: argparse.Namespace) -> Target:
-    if text is not None and text.endswith(".toml") and not is_folder(text):
-        raise UsageError(f"cannot serve {text}: configuration files are not supported yet")
     if text is not None and names_object(text):
         if options.directory is not None:
             options.directory = str(find_folder(options.directory))
@@ -155,52 +240,3 @@ def _handler_options(options: argparse.Namespace) -> HandlerOptions:
         content_type=options.content_type,
         access_log=not options.quiet,
     )
-
-
-def _serve(wanted: _Wanted) -> None:
-    """Open the listeners, greet, and serve until told to stop."""
-    target = wanted.target
-    _raise_descriptor_limit()
-    with open_listeners(target, wanted.binds, wanted.port, wanted.serving) as servers:
-        endpoints = [endpoint_of(server.socket) for server in servers]
-        at = ",".join(map(str, endpoints))
-        pid = os.getpid()
-        log.info(
-            "master.listening", pid=pid, what=target.name, at=at, workers=wanted.serving.workers
-        )
-        if sys.stdout.isatty():
-            urls = reachable_urls(target.kind, endpoints)
-            colour = not os.environ.get("NO_COLOR")
-            text = greeting(
-                prefork.__version__, target.name, urls, wanted.serving.workers, colour=colour
-            )
-            print(text, end="", flush=True)
-        try:
-            serve_together(
-                servers,
-                what=f"{target.name} {at}",
-                on_ready=_tell_ready,
-                on_stopping=_tell_stopping,
-            )
-        finally:
-            log.info("master.stopped", pid=pid)
-
-
-def _raise_descriptor_limit() -> None:
-    """Let a worker have more clients than the usual 1024, a limit made for select(2).
-
-    Not as many as allowed: programs that handlers start may close each in turn.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-
-
-def _tell_ready() -> None:
-    log.info("master.ready", pid=os.getpid())
-    systemd.notify("READY=1")
-
-
-def _tell_stopping() -> None:
-    systemd.notify("STOPPING=1")

@@ -81,6 +81,7 @@ class Clients:
         self._slot = slot
         self._main = threading.get_ident()
         self._by_fd: dict[int, _Client] = {}
+        self.sent_bytes = 0
         self._metered: dict[type[socket.socket], type[socket.socket]] = {}
 
     def adopt(self, request: object) -> None:
@@ -115,6 +116,10 @@ class Clients:
             if not client.is_open(fd):
                 self._by_fd.pop(fd, None)
         return bool(self._by_fd)
+
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self._by_fd)
 
     def oldest_sign_of_life_ns(self, now_ns: int) -> int:
         """Return when the handler that has been silent longest last moved a byte; now if none."""
@@ -173,6 +178,8 @@ class Clients:
                 result = plain(sock, *args, **kwargs)
                 client.moved_ns = monotonic_ns()
                 # An interim answer (100 Continue, RFC 9110 §15.2) asks for more: not idle.
+                if quiet:
+                    self.sent_bytes += result if isinstance(result, int) else len(args[0])
                 client.quiet = quiet and not (args and _is_interim(args[0]))
                 return result
             finally:

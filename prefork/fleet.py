@@ -1,15 +1,17 @@
 """Supervision as pure arithmetic: what happened, and when, to what must be done.
 
 `step(fleet, happening, now_s)` returns the next fleet and the actions that the
-master performs. Nothing here forks, waits, reads a clock or logs; the whole of
-the policy is one total table of state and event, and a test walks every cell.
+master performs; `balance(fleet, now_s)` does the same for what follows from the
+number of workers that is wanted. Nothing here forks, waits, reads a clock or
+logs; the whole of the policy is one total table of state and event, and a test
+walks every cell.
 
 Rejected: states of the fleet beside those of the slots (running, stopping). A
 slot whose worker must not be replaced says so itself (LEAVING, CONDEMNED), so
 that a stop, a scale-down and a kill can overlap without special cases.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, NamedTuple
@@ -21,6 +23,7 @@ class State(Enum):
     WAITING = auto()  #: no worker; one starts when due
     STARTING = auto()  #: forked, not yet READY; killed when due
     SERVING = auto()  #: READY; its earlier failures are forgiven when due
+    EXPIRING = auto()  #: serves on until its replacement, in another slot, is READY
     RETIRING = auto()  #: told to finish and go; replaced then; killed when due
     LEAVING = auto()  #: told to finish and go; not replaced; killed when due
     KILLED = auto()  #: ended by force; replaced; killed again when due
@@ -36,6 +39,8 @@ class Event(Enum):
     ASKED = auto()  #: somebody other than the master asked its worker to go
     STUCK = auto()  #: its worker shows no life
     DIED = auto()  #: its worker has ended, however that came
+    EXPIRE = auto()  #: its worker is to be replaced by another: of age, or of an old generation
+    RELIEVE = auto()  #: its replacement is READY
     HIRE = auto()  #: the fleet grows by this slot
     DISMISS = auto()  #: the fleet shrinks by this slot
     STOP = auto()  #: the fleet ends, gracefully
@@ -60,15 +65,18 @@ class Policy:
     """How long things may take, in seconds.
 
     boot_s: from fork to READY (puma: 60). graceful_s: from the order to go to
-    the end. kill_s: from SIGABRT or SIGQUIT to SIGKILL. settle_s: a worker
-    that lives this long after READY has its slot's failures forgiven: those
-    that die in their first turn do not, those that are killed by hand do.
+    the end. retire_s: the same where only this worker goes and the others serve
+    on, so that there is no hurry; None: as graceful_s. kill_s: from SIGABRT or
+    SIGQUIT to SIGKILL. settle_s: a worker that lives this long after READY has
+    its slot's failures forgiven: those that die in their first turn do not, those
+    that are killed by hand do.
     backoff_s, backoff_factor, backoff_cap_s: the wait after the nth failure
     in a row is backoff_s * backoff_factor**(n-1), at most the cap (einhorn).
     """
 
     boot_s: float = 60.0
     graceful_s: float = 30.0
+    retire_s: float | None = None
     kill_s: float = 2.0
     settle_s: float = 0.2
     backoff_s: float = 1.0
@@ -96,10 +104,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All slots, by index; stopping once STOP or QUIT has happened."""
+    """All slots, by index; stopping once STOP or QUIT has happened.
+
+    target: how many workers are wanted; `balance` makes it so.
+    """
 
     slots: tuple[Slot, ...]
     policy: Policy
+    target: int = 1
     stopping: bool = False
 
 
@@ -107,8 +119,6 @@ class Wish(Enum):
     """What can happen to the fleet as a whole."""
 
     TICK = auto()  #: time has passed
-    GROW = auto()  #: one worker more
-    SHRINK = auto()  #: one worker less, never below one
     STOP = auto()  #: end gracefully
     QUIT = auto()  #: end now
 
@@ -130,11 +140,15 @@ class Blame(Enum):
 
 
 class Cell(NamedTuple):
-    """One cell of the table: where to go (None: stay, nothing changes) and what to do."""
+    """One cell of the table: where to go (None: stay, nothing changes) and what to do.
+
+    patient: the worker that goes has retire_s for it.
+    """
 
     state: State | None = None
     action: Action | None = None
     blame: Blame = Blame.NONE
+    patient: bool = False
 
 
 _STAY: Final = Cell()
@@ -147,6 +161,8 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.ASKED: _STAY,
         Event.STUCK: _STAY,
         Event.DIED: _STAY,
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
         Event.DISMISS: Cell(_S.GONE),
         Event.STOP: Cell(_S.GONE),
@@ -159,8 +175,10 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.ASKED: Cell(_S.RETIRING, _A.RETIRE),
         Event.STUCK: _STAY,  # its time is bounded by boot_s
         Event.DIED: Cell(_S.WAITING, None, Blame.FAILED),
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
-        Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE),
+        Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE, patient=True),
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
         Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
         Event.UNSERVED: _STAY,
@@ -173,8 +191,24 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         # A proven worker is replaced at once; one that dies soon after READY,
         # again and again, must not make the master a fork loop.
         Event.DIED: Cell(_S.WAITING, None, Blame.UNPROVEN),
+        Event.EXPIRE: Cell(_S.EXPIRING),
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
-        Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE),
+        Event.DISMISS: Cell(_S.LEAVING, _A.RETIRE, patient=True),
+        Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
+        Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
+        Event.UNSERVED: _STAY,
+    },
+    State.EXPIRING: {
+        Event.DUE: _STAY,
+        Event.READY: _STAY,
+        Event.ASKED: Cell(_S.LEAVING, _A.RETIRE),
+        Event.STUCK: Cell(_S.CONDEMNED, _A.ABORT),
+        Event.DIED: Cell(_S.GONE),
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: Cell(_S.LEAVING, _A.RETIRE, patient=True),
+        Event.HIRE: _STAY,
+        Event.DISMISS: _STAY,  # it is not among those that the target counts
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
         Event.QUIT: Cell(_S.CONDEMNED, _A.QUIT),
         Event.UNSERVED: _STAY,
@@ -185,6 +219,8 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.ASKED: _STAY,
         Event.STUCK: _STAY,  # its time is bounded by graceful_s
         Event.DIED: Cell(_S.WAITING),
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
         Event.DISMISS: Cell(_S.LEAVING),
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),
@@ -195,8 +231,10 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.DUE: Cell(_S.CONDEMNED, _A.ABORT),
         Event.READY: _STAY,
         Event.ASKED: _STAY,
-        Event.STUCK: _STAY,
+        Event.STUCK: Cell(_S.CONDEMNED, _A.ABORT),  # retire_s may be long
         Event.DIED: Cell(_S.GONE),
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
         Event.DISMISS: _STAY,
         Event.STOP: Cell(_S.LEAVING, _A.DRAIN),  # dismissed before: now the queue is its, too
@@ -209,6 +247,8 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.ASKED: _STAY,
         Event.STUCK: _STAY,
         Event.DIED: Cell(_S.WAITING),
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
         Event.DISMISS: Cell(_S.CONDEMNED),
         Event.STOP: Cell(_S.CONDEMNED),
@@ -221,6 +261,8 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.ASKED: _STAY,
         Event.STUCK: _STAY,
         Event.DIED: Cell(_S.GONE),
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: _STAY,
         Event.DISMISS: _STAY,
         Event.STOP: _STAY,
@@ -233,6 +275,8 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
         Event.ASKED: _STAY,
         Event.STUCK: _STAY,
         Event.DIED: _STAY,
+        Event.EXPIRE: _STAY,
+        Event.RELIEVE: _STAY,
         Event.HIRE: Cell(_S.STARTING, _A.START),
         Event.DISMISS: _STAY,
         Event.STOP: _STAY,
@@ -241,7 +285,7 @@ TABLE: Final[Mapping[State, Mapping[Event, Cell]]] = {
     },
 }
 
-#: Slots in these states hold a worker, or will: SHRINK takes the last of them.
+#: Slots in these states hold a worker that is meant to stay, or will.
 WANTED: Final = frozenset(
     {State.WAITING, State.STARTING, State.SERVING, State.RETIRING, State.KILLED}
 )
@@ -250,8 +294,8 @@ Actions = list[tuple[Action, int]]  #: actions with their slots, in the order to
 
 
 def new_fleet(workers: int, policy: Policy, now_s: float) -> Fleet:
-    """Return a fleet whose first TICK starts this many workers (at least one)."""
-    return Fleet((Slot(State.WAITING, now_s),) * workers, policy)
+    """Return a fleet whose first TICK starts this many workers."""
+    return Fleet((Slot(State.WAITING, now_s),) * workers, policy, workers)
 
 
 def step(fleet: Fleet, what: Happening | Wish, now_s: float) -> tuple[Fleet, Actions]:
@@ -264,22 +308,44 @@ def step(fleet: Fleet, what: Happening | Wish, now_s: float) -> tuple[Fleet, Act
         happenings = [what]
     elif what is Wish.TICK:
         happenings = [Happening(Event.DUE, n) for n in _due(fleet, now_s)]
-    elif what in (Wish.STOP, Wish.QUIT):
+    else:
         fleet = replace(fleet, stopping=True)
         event = Event.STOP if what is Wish.STOP else Event.QUIT
         happenings = [Happening(event, n) for n in range(len(fleet.slots))]
-    elif what is Wish.GROW and not fleet.stopping:
-        fleet, free = _with_free_slot(fleet)
-        happenings = [Happening(Event.HIRE, free)]
-    elif what is Wish.SHRINK and not fleet.stopping:
-        wanted = [n for n, slot in enumerate(fleet.slots) if slot.state in WANTED]
-        happenings = [Happening(Event.DISMISS, n) for n in wanted[1:][-1:]]
+    return _step_slots(fleet, happenings, now_s)
+
+
+def balance(fleet: Fleet, now_s: float) -> tuple[Fleet, Actions]:
+    """Return the fleet with as many workers as its target, and what to do for that. Pure.
+
+    Those that expire are replaced a few at a time, each before it goes: at no
+    moment fewer than the target serve because of it.
+    """
+    if fleet.stopping:
+        return fleet, []
+    wanted = _in_states(fleet, WANTED)
+    expiring = _in_states(fleet, {State.EXPIRING})
+    serving = _in_states(fleet, {State.SERVING})
+    happenings = [Happening(Event.DISMISS, n) for n in wanted[fleet.target :]]
+    relieved = expiring[: max(0, min(len(serving), fleet.target) + len(expiring) - fleet.target)]
+    happenings += [Happening(Event.RELIEVE, n) for n in relieved]
+    surge = max(1, fleet.target // 4)
+    lacking = fleet.target - len(wanted)
+    for _ in range(min(lacking, lacking + surge - len(expiring) + len(relieved))):
+        fleet, free = _with_free_slot(fleet, {h.slot for h in happenings})
+        happenings.append(Happening(Event.HIRE, free))
     return _step_slots(fleet, happenings, now_s)
 
 
 def is_serving(fleet: Fleet) -> bool:
-    """Tell whether every slot that is wanted has a worker that is READY."""
-    return all(slot.state in (State.SERVING, State.GONE) for slot in fleet.slots)
+    """Tell whether as many workers as are wanted are READY, and none is about to start."""
+    serving = len(_in_states(fleet, {State.SERVING, State.EXPIRING}))
+    return serving >= fleet.target and not _in_states(fleet, {State.STARTING, State.WAITING})
+
+
+def is_renewed(fleet: Fleet) -> bool:
+    """Tell whether no worker waits for its replacement any more."""
+    return is_serving(fleet) and not _in_states(fleet, {State.EXPIRING})
 
 
 def is_over(fleet: Fleet) -> bool:
@@ -292,17 +358,21 @@ def next_due_s(fleet: Fleet) -> float | None:
     return min((slot.due_s for slot in fleet.slots if slot.due_s is not None), default=None)
 
 
+def _in_states(fleet: Fleet, states: Container[State]) -> list[int]:
+    return [n for n, slot in enumerate(fleet.slots) if slot.state in states]
+
+
 def _due(fleet: Fleet, now_s: float) -> list[int]:
     return [
         n for n, slot in enumerate(fleet.slots) if slot.due_s is not None and slot.due_s <= now_s
     ]
 
 
-def _with_free_slot(fleet: Fleet) -> tuple[Fleet, int]:
-    states = [slot.state for slot in fleet.slots]
-    if State.GONE in states:
-        return fleet, states.index(State.GONE)
-    return replace(fleet, slots=(*fleet.slots, Slot(State.GONE))), len(states)
+def _with_free_slot(fleet: Fleet, taken: Container[int]) -> tuple[Fleet, int]:
+    for n in _in_states(fleet, {State.GONE}):
+        if n not in taken:
+            return fleet, n
+    return replace(fleet, slots=(*fleet.slots, Slot(State.GONE))), len(fleet.slots)
 
 
 def _step_slots(fleet: Fleet, happenings: list[Happening], now_s: float) -> tuple[Fleet, Actions]:
@@ -327,12 +397,16 @@ def _enter(slot: Slot, cell: Cell, policy: Policy, now_s: float) -> Slot:
         Blame.FORGIVEN: 0,
     }[cell.blame]
     waited_for = slot.failures if cell.blame is Blame.UNPROVEN else failures
+    patience_s = policy.graceful_s
+    if cell.patient and policy.retire_s is not None:
+        patience_s = policy.retire_s
     lasts_s = {
         State.WAITING: policy.backoff_after_s(waited_for),
         State.STARTING: policy.boot_s,
         State.SERVING: None if cell.blame is Blame.FORGIVEN else policy.settle_s,
+        State.EXPIRING: None,
         State.RETIRING: policy.graceful_s,
-        State.LEAVING: policy.graceful_s,
+        State.LEAVING: patience_s,
         State.KILLED: policy.kill_s,
         State.CONDEMNED: policy.kill_s,
         State.GONE: None,

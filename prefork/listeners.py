@@ -1,91 +1,245 @@
-"""Opens the listening sockets that the command line asks for, all or none.
+"""Opens listening sockets, all or none, and closes them with what they leave behind.
 
-The master, before serving.
+The master, before and after serving; a rehearsal. It accepts nothing. Servers
+find their socket bound and listening (`servers`): in this way one that systemd
+or the image before has left is served as one of our own.
 """
 
 import errno
+import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from prefork import log
 from prefork.errors import StartError
-from prefork.mixin import PreforkMixIn
-from prefork.servers import Serving, open_server
-from prefork.sockets import Endpoint, everywhere, keep_apart, resolve
-from prefork.target import Kind, Target
+from prefork.sockets import Endpoint, clear_stale, endpoint_of
 
 _SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 
+_KINDS: Final = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 
-@contextmanager
-def open_listeners(
-    target: Target, binds: Sequence[str], port: int, serving: Serving
-) -> Iterator[list[PreforkMixIn]]:
-    """Yield a server for each endpoint; close all at the end.
 
-    binds: as typed, none for all interfaces. port: 0 for any free one, the
-    same for all endpoints.
-    Raises: UsageError, StartError.
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where to listen, and how.
+
+    endpoint: None if the socket is inherited. inherited: "systemd:NAME" or
+    "fd:N". optional: one of several addresses of a name, which this machine may
+    lack. mode, owner, group: of a Unix socket's file; -1: as it comes.
+    interface: a name, "" for any.
     """
-    _warn_of_limit(serving.request_queue_size)
-    endpoints = _endpoints(binds, port, target.kind)
-    missing: StartError | None = None
-    with ExitStack() as stack:
-        servers: list[PreforkMixIn] = []
+
+    endpoint: Endpoint | None
+    kind: socket.SocketKind
+    request_queue_size: int
+    inherited: str = ""
+    optional: bool = False
+    reuse_address: bool = True
+    reuse_port: bool = False
+    mode: int = 0o660
+    owner: int = -1
+    group: int = -1
+    interface: str = ""
+    freebind: bool = False
+
+    def __str__(self) -> str:
+        return self.inherited or str(self.endpoint)
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others, also in the next image of this process."""
+        if self.endpoint is None:
+            return self.inherited
+        words = ["unix" if self.endpoint.family == socket.AF_UNIX else "ip", _KINDS[self.kind]]
+        if self.endpoint.v6only is not None:
+            words.append("v6only" if self.endpoint.v6only else "dual")
+        return " ".join([*words, *([self.interface] if self.interface else []), str(self.endpoint)])
+
+
+@dataclass(slots=True)
+class Listener:
+    """An open listening socket. inode: of its file, if there is one that is ours."""
+
+    key: str
+    sock: socket.socket
+    inode: tuple[int, int] | None = None
+    is_new: bool = True  #: opened by this image
+
+    def __str__(self) -> str:
+        return str(endpoint_of(self.sock))
+
+    def close(self) -> None:
+        """Close it, and remove its file."""
+        path = self.sock.getsockname() if self.inode else ""
+        self.sock.close()
+        if self.inode is not None:
+            with suppress(OSError):  # gone already: that is what is wanted
+                entry = Path(os.fsdecode(path)).lstat()
+                if (entry.st_dev, entry.st_ino) == self.inode:
+                    Path(os.fsdecode(path)).unlink()
+
+
+@dataclass(slots=True)
+class Stock:
+    """Sockets that are open already.
+
+    ours: what the image before has left. named: systemd's, by their names;
+    those of the service manager's store among them.
+    """
+
+    ours: list[Listener] = field(default_factory=list)
+    named: list[tuple[str, socket.socket]] = field(default_factory=list)
+
+    def take(self, where: Where) -> Listener | None:
+        """Return a socket that listens there, which nobody else will get then."""
+        for listener in self.ours:
+            if listener.key == where.key:
+                self.ours.remove(listener)
+                return listener
+        if where.inherited.startswith("fd:"):
+            return _by_number(where)
+        for name, sock in self.named:
+            wanted = where.inherited == f"systemd:{name}"
+            if wanted or (where.endpoint is not None and _listens_at(sock, where)):
+                self.named.remove((name, sock))
+                return Listener(where.key, sock, None, is_new=False)
+        return None
+
+
+class Listeners:
+    """All that this process has open."""
+
+    def __init__(self, stock: Stock | None = None) -> None:
+        self.stock = stock or Stock()
+        self.open: list[Listener] = []
+
+    def listen(self, wheres: Iterable[Where]) -> list[list[Listener]]:
+        """Open all, or take them from the stock; return those of each.
+
+        Systemd may pass several sockets by one name. Port 0: any free one, the
+        same for all of them.
+        Raises: StartError.
+        """
+        found: list[list[Listener]] = []
+        missing: StartError | None = None
         given = 0
-        for endpoint in endpoints:
-            here = _with_port(endpoint, given)
+        for where in wheres:
+            here = _with_port(where, given)
             try:
-                server = open_server(target.kind, here, target.handler, serving)
-            except OSError as error:
-                failure = StartError(f"cannot listen on {here}: {_reason(error, here)}")
-                # A name like localhost may have an address of a family that is switched off.
-                if error.errno != errno.EADDRNOTAVAIL or len(endpoints) == 1:
-                    raise failure from None
-                log.warning("socket.skipped", at=here, reason=error.strerror)
-                missing = failure
-            else:
-                servers.append(stack.enter_context(server))
-                if endpoint.family != socket.AF_UNIX:
-                    given = server.socket.getsockname()[1]
-        if missing is not None and not servers:
+                listeners = self._find(where) or [_open(here)]
+            except _AbsentError as error:
+                if not where.optional:
+                    raise StartError(str(error)) from None
+                log.warning("socket.skipped", at=here, reason="no such address here")
+                missing = StartError(str(error))
+                found.append([])
+                continue
+            for listener in listeners:
+                listener.key = where.key
+                if listener.sock.family != socket.AF_UNIX:
+                    given = given or listener.sock.getsockname()[1]
+            self.open += listeners
+            found.append(listeners)
+        if missing is not None and not any(found):
             raise missing
-        yield servers
+        return found
+
+    def _find(self, where: Where) -> list[Listener]:
+        found = []
+        while (listener := self.stock.take(where)) is not None:
+            found.append(listener)
+            if where.inherited[:8] != "systemd:":
+                break
+        if not found and where.inherited:
+            raise StartError(_not_inherited(where, [name for name, _ in self.stock.named]))
+        for listener in found:
+            if listener.sock.type != where.kind:
+                wanted, got = _KINDS[where.kind], _KINDS.get(listener.sock.type, "?")
+                raise StartError(f"{where}: the handler wants a {wanted} socket, and it is {got}")
+        return found
+
+    def close(self) -> None:
+        """Close all, with the files that are ours."""
+        for listener in self.open:
+            listener.close()
+        self.open.clear()
 
 
-def _endpoints(binds: Sequence[str], port: int, kind: Kind) -> list[Endpoint]:
-    if not binds:
-        return everywhere(port)
-    sort = socket.SOCK_DGRAM if kind is Kind.DATAGRAM else socket.SOCK_STREAM
-    return keep_apart([endpoint for bind in binds for endpoint in resolve(bind, port, sort)])
+class _AbsentError(Exception):
+    """This machine has no such address."""
 
 
-def _with_port(endpoint: Endpoint, given: int) -> Endpoint:
-    """Return the endpoint with the port that another was given, if it asks for any."""
-    if endpoint.family == socket.AF_UNIX or endpoint.address[1] != 0:
-        return endpoint
-    host, _, *rest = endpoint.address
-    return endpoint._replace(address=(host, given, *rest))
+def _open(where: Where) -> Listener:
+    """Open a socket that listens.
+
+    Raises: StartError, _AbsentError.
+    """
+    endpoint = where.endpoint
+    assert endpoint is not None  # noqa: S101 # inherited ones are never opened
+    sock = socket.socket(endpoint.family, where.kind)
+    try:
+        inode = _bind(sock, where, endpoint)
+        if where.kind == socket.SOCK_STREAM:
+            sock.listen(where.request_queue_size)
+    except OSError as error:
+        sock.close()
+        text = f"cannot listen on {endpoint}: {_reason(error, where, endpoint)}"
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _AbsentError(text) from None
+        raise StartError(text) from None
+    except BaseException:
+        sock.close()
+        raise
+    return Listener(where.key, sock, inode)
 
 
-def _reason(error: OSError, endpoint: Endpoint) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use; stop the program that has it, or choose another PORT"
-    if error.errno == errno.EACCES and endpoint.family != socket.AF_UNIX:
-        return "permission denied; ports below 1024 need privileges, choose one from 1024 on"
-    if error.errno == errno.EINVAL and endpoint.family == socket.AF_INET6:
-        return "a link-local address needs its interface, as in fe80::1%eth0"
-    if error.errno == errno.ENOENT:
-        return "there is no such directory to put the socket in"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "no interface of this machine has that address"
-    return error.strerror or str(error)
+def _bind(sock: socket.socket, where: Where, endpoint: Endpoint) -> tuple[int, int] | None:
+    if endpoint.family == socket.AF_UNIX:
+        return _bind_file(sock, where, str(endpoint.address))
+    if where.reuse_address and where.kind == socket.SOCK_STREAM:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if where.reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if where.interface:
+        name = where.interface.encode()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+    if where.freebind:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)  # of IPv6 sockets, too (ip(7))
+    if endpoint.v6only is not None:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, endpoint.v6only)
+    sock.bind(endpoint.address)
+    return None
 
 
-def _warn_of_limit(request_queue_size: int) -> None:
+_IP_FREEBIND: Final = 15  # linux/in.h; the socket module does not name it
+
+
+def _bind_file(sock: socket.socket, where: Where, path: str) -> tuple[int, int] | None:
+    if path.startswith("\0"):
+        sock.bind(path)
+        return None
+    clear_stale(path, where.kind)
+    before = os.umask(0o777 & ~where.mode)  # never wider, not even for a moment
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    entry = Path(path).lstat()
+    try:
+        if (where.owner, where.group) != (-1, -1):
+            os.chown(path, where.owner, where.group, follow_symlinks=False)
+    except OSError:
+        Path(path).unlink()
+        raise
+    return entry.st_dev, entry.st_ino
+
+
+def warn_of_limit(request_queue_size: int) -> None:
+    """Log when the kernel keeps fewer connections waiting than are asked for."""
     try:
         limit = int(_SOMAXCONN.read_text())
     except (OSError, ValueError):
@@ -97,3 +251,64 @@ def _warn_of_limit(request_queue_size: int) -> None:
             limit=limit,
             remedy="sysctl net.core.somaxconn",
         )
+
+
+def with_rest(wheres: Sequence[Where]) -> list[Where]:
+    """Return the places without repetition, and mark those that may be missing: some of several."""
+    unique = list({where.key: where for where in wheres}.values())
+    return [replace(where, optional=len(unique) > 1) for where in unique]
+
+
+def _with_port(where: Where, given: int) -> Where:
+    """Return the place with the port that another was given, if it asks for any."""
+    endpoint = where.endpoint
+    if endpoint is None or endpoint.family == socket.AF_UNIX or endpoint.address[1] != 0:
+        return where
+    host, _, *rest = endpoint.address
+    return replace(where, endpoint=endpoint._replace(address=(host, given, *rest)))
+
+
+def _by_number(where: Where) -> Listener:
+    fd = int(where.inherited.removeprefix("fd:"))
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    except OSError as error:
+        raise StartError(f"{where}: it is no open socket: {error.strerror}") from None
+    return Listener(where.key, sock, None, is_new=False)
+
+
+def _listens_at(sock: socket.socket, where: Where) -> bool:
+    """Tell whether it is the socket that would be opened: one of ours that was stored."""
+    endpoint = where.endpoint
+    if endpoint is None or sock.type != where.kind:
+        return False
+    here = endpoint_of(sock)
+    return (here.family, here.address, here.v6only) == (
+        endpoint.family,
+        endpoint.address,
+        endpoint.v6only,
+    )
+
+
+def _not_inherited(where: Where, names: Sequence[str]) -> str:
+    text = f"{where}: no socket of that name was passed to this process"
+    if names:
+        return f"{text}; there are: {', '.join(sorted(set(names)))}"
+    return f"{text}; start it by its .socket unit, which names it by FileDescriptorName="
+
+
+def _reason(error: OSError, where: Where, endpoint: Endpoint) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use; stop the program that has it, or choose another PORT"
+    if error.errno == errno.EACCES and endpoint.family != socket.AF_UNIX:
+        return "permission denied; ports below 1024 need privileges, choose one from 1024 on"
+    if error.errno == errno.EINVAL and endpoint.family == socket.AF_INET6:
+        return "a link-local address needs its interface, as in fe80::1%eth0"
+    if error.errno == errno.ENODEV and where.interface:
+        return f"there is no network interface {where.interface!r}"
+    if error.errno == errno.ENOENT:
+        return "there is no such directory to put the socket in"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has that address"
+    return error.strerror or str(error)

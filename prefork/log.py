@@ -2,7 +2,10 @@
 
 Every process. The library face never configures logging: a program that does
 not either sees warnings and errors on stderr, as `logging` has it. The
-command line calls `configure()`.
+command line calls `configure()`, the daemon `prefork.logs.configure()`.
+
+Each record has the attributes `event`, its name, and `fields`, its values as
+they were given, for handlers that write them in a form of their own.
 """
 
 import logging
@@ -11,6 +14,8 @@ from collections.abc import Mapping
 from typing import Final
 
 LOGGER: Final = logging.getLogger("prefork")
+TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%z"
 
 _PLAIN: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 # Surrogates: bytes of a name that are no text (PEP 383). The separators end lines, too.
@@ -24,7 +29,7 @@ def event(level: int, name: str, **fields: object) -> None:
     word are quoted, control characters escaped: one event is always one line.
     """
     if LOGGER.isEnabledFor(level):
-        LOGGER.log(level, "%s", _line(name, fields))
+        LOGGER.log(level, "%s", line_of(name, fields), extra={"event": name, "fields": fields})
 
 
 def debug(name: str, **fields: object) -> None:
@@ -49,21 +54,21 @@ def error(name: str, **fields: object) -> None:
 
 def exception(name: str, **fields: object) -> None:
     """Log the exception being handled, the traceback in lines of its own."""
-    LOGGER.exception("%s", _line(name, fields))  # noqa: LOG004 # the caller is in one
+    extra = {"event": name, "fields": fields}
+    LOGGER.exception("%s", line_of(name, fields), extra=extra)  # noqa: LOG004 # the caller is in one
 
 
 def configure(level: int) -> None:
     """Send prefork's events of this level and above to stderr, with time and level."""
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
-    )
+    handler.setFormatter(logging.Formatter(TEXT_FORMAT, TIME_FORMAT))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(level)
     LOGGER.propagate = False
 
 
-def _line(name: str, fields: Mapping[str, object]) -> str:
+def line_of(name: str, fields: Mapping[str, object]) -> str:
+    """Return an event as one line of text."""
     return " ".join([name, *(f"{key}={_quote(str(value))}" for key, value in fields.items())])
 
 

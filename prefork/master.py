@@ -1,8 +1,7 @@
-"""The master: performs what `fleet` decides, on the processes that `children` holds.
+"""The master: one loop for everything that supervises the workers of its pools.
 
-It runs in the thread that calls `run()`, one loop for everything: signals,
-reports of workers, deaths (a pidfd each), time. It owns the listening sockets
-for as long as it lives and never accepts from them. It starts no threads and
+It runs in the thread that calls `run()`: signals, reports of workers, deaths (a
+pidfd each), time, and what its owner watches beside. It starts no threads and
 never raises because of what a worker does.
 """
 
@@ -11,86 +10,80 @@ import os
 import selectors
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Final
 
 from prefork import fleet, log
 from prefork.children import Child, Children
-from prefork.fleet import Action, Event, Happening, Policy, State, Wish
-from prefork.roles import Server
-from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
+from prefork.fleet import Wish
+from prefork.pool import Pool, Premises
+from prefork.reports import Reader, Report
+from prefork.scoreboard import CAPACITY, Scoreboard
 from prefork.signals import SignalPipe
-from prefork.sockets import SharedSocket, endpoint_of
 from prefork.titles import get_title, set_title
-from prefork.worker import Place, Report, Worker
-
-_RECORD: Final = 8  # bytes of a worker's report: what, slot (2), pid (5)
-
-_WISHES: Final = {
-    signal.SIGTERM: Wish.STOP,
-    signal.SIGINT: Wish.QUIT,
-    signal.SIGQUIT: Wish.QUIT,
-    signal.SIGTTIN: Wish.GROW,
-    signal.SIGTTOU: Wish.SHRINK,
-}
 
 _UNTOUCHED: Final = (signal.SIG_DFL, signal.default_int_handler)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the fleet's owner decides.
+def _nothing() -> None:
+    """Stand in for what an owner does not want to know."""
 
-    workers: 1 to CAPACITY. heartbeat_timeout_s: None lets a silent worker be.
-    poll_s: the longest wait between two heartbeats, and two looks at them.
-    what: for process titles.
-    Raises: ValueError.
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who has the master run, as far as the master is concerned.
+
+    begun: called once, before the first worker is started; from then on the master's
+    methods may be called. ready: called once, when all first workers are READY. stopping: called once,
+    when the end begins. should_stop: asked in each turn of the loop. turn:
+    called at the end of each. disown: called in each child, to close what is
+    the master's alone. signals: what else to do for which signal.
     """
 
-    workers: int
-    policy: Policy
-    heartbeat_timeout_s: float | None
-    poll_s: float
-    what: str
+    begun: Callable[[], None] = _nothing
+    ready: Callable[[], None] = _nothing
+    stopping: Callable[[], None] = _nothing
+    should_stop: Callable[[], bool] = bool
+    turn: Callable[[], None] = _nothing
+    disown: Callable[[], None] = _nothing
+    signals: Mapping[int, Callable[[], None]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.workers <= CAPACITY:
-            raise ValueError(f"workers must be 1 to {CAPACITY}, not {self.workers}")
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """What a master leaves to the next image of its process. Descriptors, and the board's."""
+
+    board_fd: int
+    report_r: int
+    report_w: int
+    lifeline_r: int
+    lifeline_w: int
 
 
 class Master:
-    """Supervises workers for some servers, all of which each worker serves.
+    """Supervises the workers of some pools.
 
-    on_ready: called once, when all first workers are READY. on_stopping: called
-    once, when the end begins. should_stop: asked in each turn of the loop.
+    title: of the process. estate: what the image before has left.
     """
 
     def __init__(
         self,
-        servers: Sequence[Server],
-        settings: Settings,
-        on_ready: Callable[[], None],
-        on_stopping: Callable[[], None],
-        should_stop: Callable[[], bool],
+        pools: Sequence[Pool],
+        owner: Owner,
+        title: str,
+        estate: Estate | None = None,
     ) -> None:
         self.thread = threading.get_ident()  #: of the caller of run()
         self.ended_by: int | None = None  #: the signal that ended run(), if one did
-        self._servers = servers
-        self._settings = settings
-        limit_s = settings.heartbeat_timeout_s
-        self._poll_s = settings.poll_s if limit_s is None else min(settings.poll_s, limit_s / 3)
-        self._on_ready: Callable[[], None] | None = on_ready
-        self._on_stopping = on_stopping
-        self._drain_until_s = 0.0
-        self._drainer_ready = True  # nothing is known against the first
-        self._should_stop = should_stop
-        self._short = False
+        self.pools = list(pools)
+        self._owner = owner
+        self._title = title
+        self._estate = estate
+        self._ready_due = True
+        self._stopping = False
         self._pid = os.getpid()
-        self._looked_s = 0.0
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._open = True
         self._lock = threading.RLock()  # a signal handler may call wake() while close holds it
@@ -103,234 +96,210 @@ class Master:
                     os.write(self._wake_w, b"w")
 
     def run(self) -> None:
-        """Start the fleet and return when it is over."""
+        """Start the pools and return when they are over."""
         title = get_title()
         with ExitStack() as stack:
             stack.callback(self._close_pipe)
-            self._board = Scoreboard()
             self._selector = stack.enter_context(selectors.DefaultSelector())
             self._signals = self._open_signals(stack)
-            self._report_r, self._report_w = _pipe(stack)
-            self._lifeline_r, self._lifeline_w = _pipe(stack)
-            self._sockets = [stack.enter_context(_shared(server)) for server in self._servers]
+            self.estate = self._take_estate(stack)
+            self._reader = Reader(self.estate.report_r)
             self._selector.register(self._wake_r, selectors.EVENT_READ)
-            self._selector.register(self._report_r, selectors.EVENT_READ)
+            self._selector.register(self.estate.report_r, selectors.EVENT_READ)
             stack.callback(set_title, title)
-            set_title(f"prefork: master [{self._settings.what}]")
+            set_title(self._title)
             stack.enter_context(_frozen_heap())
-            self._children = Children(self._selector)
-            stack.callback(self._children.end_by_force)
-            self._fleet = fleet.new_fleet(
-                self._settings.workers, self._settings.policy, time.monotonic()
+            self.children = Children(self._selector, self._disown)
+            stack.callback(self.children.end_by_force)
+            premises = Premises(
+                self._pid,
+                self.board,
+                self.children,
+                self.estate.report_w,
+                self.estate.lifeline_r,
             )
+            for pool in self.pools:
+                pool.open(premises)
+                stack.callback(pool.close)
+            self._owner.begun()
+            if self._estate is not None:
+                # The image before has blocked them: now there is somebody to take them.
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
             self._supervise()
 
-    # -- the loop ----------------------------------------------------------
+    # -- for the owner -------------------------------------------------------
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether the end has begun."""
+        return self._stopping
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int = 1) -> None:
+        """Call back in each turn in which a descriptor is ready (selectors.EVENT_READ is 1)."""
+        if fd in self._selector.get_map():
+            self._selector.modify(fd, events, callback)
+        else:
+            self._selector.register(fd, events, callback)
+
+    def forget(self, fd: int) -> None:
+        """Watch a descriptor no more; before it is closed."""
+        with suppress(KeyError):
+            self._selector.unregister(fd)
+
+    def stop(self) -> None:
+        """End gracefully: answer what is in hand and in the queues."""
+        self._wish(Wish.STOP)
+
+    def quit(self) -> None:
+        """End now."""
+        self._wish(Wish.QUIT)
+
+    def grow(self, by: int) -> None:
+        """Have so many workers more in each pool, or fewer, but one at least."""
+        for pool in self.pools:
+            workers = max(1, pool.fleet.target + by)
+            if sum(p.fleet.target for p in self.pools) + by > CAPACITY:
+                log.warning("master.full", workers=CAPACITY)
+            elif not self._stopping:
+                pool.resize(workers)
+
+    # -- the loop ------------------------------------------------------------
 
     def _supervise(self) -> None:
-        self._happen(Wish.TICK)
-        while not fleet.is_over(self._fleet) or self._is_unserved():
-            ready = {key.fd for key, _ in self._selector.select(self._patience_s())}
+        self._tick()
+        while not self._is_over():
+            keys = [key for key, _ in self._selector.select(self._patience_s())]
+            ready = {key.fd for key in keys}
             # Signals first: one that was sent to the whole process group must not
             # make the workers' questions look like requests for replacements.
             self._obey_signals()
             if self._wake_r in ready:
                 os.read(self._wake_r, 4096)
-            if self._should_stop() and not self._fleet.stopping:
-                self._happen(Wish.STOP)
-            if self._report_r in ready:
+            if self._owner.should_stop():
+                self.stop()
+            if self.estate.report_r in ready:
                 self._hear_reports()
-            for child in self._children:
+            for child in self.children:
                 if child.pidfd in ready:
                     self._bury(child)
+            for key in keys:
+                if key.data is not None and self._is_watched(key):
+                    key.data()
             if self._pid == 1:
-                self._children.reap_strangers()
-            self._check_heartbeats()
-            self._happen(Wish.TICK)
+                self.children.reap_strangers()
+            self._tick()
             self._tell_ready()
+            self._owner.turn()
 
-    def _is_unserved(self) -> bool:
-        """Start a worker for clients that the last one, by dying, has left in the queue.
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        """Tell whether no callback of this turn has let go of it."""
+        return self._selector.get_map().get(key.fd) == key
 
-        Not again after one that died before it was READY: it has answered
-        nobody, and the next would not either.
-        """
-        if not self._drainer_ready or time.monotonic() >= self._drain_until_s:
-            return False
-        if not any(shared.has_clients() for shared in self._sockets):
-            return False
-        log.warning("master.unserved", reason="clients wait, and their worker has died")
-        self._happen(Happening(Event.UNSERVED, 0))
-        return True
+    def _is_over(self) -> bool:
+        return self._stopping and all([p.is_over() for p in self.pools])  # noqa: C419 # each may have to start a worker
+
+    def _tick(self) -> None:
+        for pool in self.pools:
+            pool.tick()
 
     def _patience_s(self) -> float:
-        due_s = fleet.next_due_s(self._fleet)
-        return (
-            self._poll_s if due_s is None else max(0.0, min(self._poll_s, due_s - time.monotonic()))
-        )
+        return min(pool.patience_s() for pool in self.pools)
 
     def _obey_signals(self) -> None:
         for signum in self._signals.read() if self._signals else ():
-            if signum in _WISHES:
-                wish = _WISHES[signal.Signals(signum)]
-                if wish in (Wish.STOP, Wish.QUIT) and self.ended_by != signal.SIGINT:
+            act = self._acts.get(signum)
+            if act is not None:
+                if signum in _ENDS and self.ended_by != signal.SIGINT:
                     self.ended_by = signum
                 log.info("master.signal", signal=signal.Signals(signum).name)
-                self._happen(wish)
+                act()
 
     def _hear_reports(self) -> None:
-        records = os.read(self._report_r, 512 * _RECORD)
-        for at in range(0, len(records), _RECORD):
-            what = Report(records[at])
-            index = int.from_bytes(records[at + 1 : at + 3], "little")
-            pid = int.from_bytes(records[at + 3 : at + 8], "little")
-            child = self._children.get(index)
-            if what is Report.SHUTDOWN:
-                log.info("worker.shutdown", slot=index, pid=pid)
-                self._happen(Wish.STOP)
-            elif child is None or child.pid != pid:
-                continue  # the last words of a worker that has been replaced
-            elif what is Report.READY:
-                log.debug("worker.ready", slot=index, pid=pid)
-                self._drainer_ready = True
-                self._happen(Happening(Event.READY, index))
-            else:
-                tell = log.debug if self._fleet.stopping else log.info
-                tell("worker.asked_to_leave", slot=index, pid=pid)
-                self._happen(Happening(Event.ASKED, index))
-
-    def _check_heartbeats(self) -> None:
-        now_s = time.monotonic()
-        late_s = now_s - self._looked_s
-        self._looked_s = now_s
-        limit_s = self._settings.heartbeat_timeout_s
-        # After this process itself was stopped (SIGSTOP, a paused machine),
-        # every heartbeat looks old: give the workers one turn to beat again.
-        if limit_s is None or late_s > self._poll_s + limit_s / 2:
-            return
-        for index, slot in enumerate(self._fleet.slots):
-            line = self._board[index]
-            silent_s = now_s - line.beat_ns / 1e9
-            if slot.state is State.SERVING and line.activity != CLIENT and silent_s > limit_s:
-                self._doom(index, f"stuck for {silent_s:.1f} s")
-                self._happen(Happening(Event.STUCK, index))
-
-    def _tell_ready(self) -> None:
-        if self._on_ready is not None and fleet.is_serving(self._fleet):
-            on_ready, self._on_ready = self._on_ready, None
-            if not self._fleet.stopping:
-                on_ready()
-
-    # -- actions -----------------------------------------------------------
-
-    def _happen(self, what: Happening | Wish) -> None:
-        """Step the fleet and perform what follows, until nothing more does."""
-        if what is Wish.STOP:
-            if self._fleet.stopping:
-                return
-            for server, shared in zip(self._servers, self._sockets, strict=True):
-                if not shared.refuse_new():
-                    log.debug("master.door_open", at=endpoint_of(server.socket))
-            self._drain_until_s = time.monotonic() + self._settings.policy.graceful_s
-        if what is Wish.QUIT:
-            self._drain_until_s = 0.0
-        if what is Wish.GROW and self._is_full():
-            log.warning("master.full", workers=CAPACITY)
-            return
-        if what in (Wish.STOP, Wish.QUIT) and not self._fleet.stopping:
-            self._on_stopping()
-        self._fleet, actions = fleet.step(self._fleet, what, time.monotonic())
-        for action, index in actions:
-            self._perform(action, index)
-
-    def _is_full(self) -> bool:
-        states = [slot.state for slot in self._fleet.slots]
-        return len(states) == CAPACITY and State.GONE not in states
-
-    def _perform(self, action: Action, index: int) -> None:
-        if action is Action.START:
-            self._start(index)
-        elif action is Action.START_DRAINING:
-            self._drainer_ready = False
-            self._start(index)
-            self._order(index, Order.DRAIN)
-        elif action is Action.RETIRE:
-            self._order(index, Order.RETIRE)
-        elif action is Action.DRAIN:
-            self._order(index, Order.DRAIN)
-        elif action is Action.QUIT:
-            self._children.send(index, signal.SIGQUIT)
-        elif action is Action.ABORT:
-            # faulthandler writes every thread's stack from C, even when the
-            # interpreter hangs, and the default action ends the process.
-            self._doom(index, "not finished in time")
-            self._children.send(index, signal.SIGABRT)
-        else:
-            self._doom(index, "not finished in time")
-            self._children.send(index, signal.SIGKILL)
-
-    def _start(self, index: int) -> None:
-        line = self._board[index]
-        line.clear(time.monotonic_ns())
-        try:
-            child = self._children.start(index, partial(self._be_worker, index))
-        except OSError as error:
-            # Of many slots that all fail, each again and again, one says why.
-            tell = log.debug if self._short else log.error
-            tell("worker.not_started", slot=index, reason=error.strerror)
-            self._short = True
-            self._happen(Happening(Event.DIED, index))
-            return
-        self._short = False
-        log.debug("worker.started", slot=index, pid=child.pid)
-
-    def _be_worker(self, index: int, let_through: Callable[[], None]) -> None:
-        """Close, in the child, what is the master's alone, and serve."""
-        if self._signals is not None:
-            self._signals.close()
-        for fd in (self._wake_r, self._wake_w, self._report_r, self._lifeline_w):
-            os.close(fd)
-        place = Place(self._pid, index, self._board[index], self._report_w, self._lifeline_r)
-        Worker(place, self._servers, self._poll_s, self._settings.what).run(let_through)
-
-    def _order(self, index: int, order: Order) -> None:
-        log.debug("worker.ordered", slot=index, order=order.name)
-        self._board[index].order = order
-        self._children.send(index, signal.SIGTERM)
-
-    def _doom(self, index: int, why: str) -> None:
-        child = self._children.get(index)
-        if child is not None and not child.doom:
-            child.doom = why
-            log.error("worker.killed", slot=index, pid=child.pid, reason=why)
+        for record in self._reader.read():
+            if record.what is Report.SHUTDOWN:
+                log.info("worker.shutdown", slot=record.line, pid=record.pid)
+                self.stop()
+                continue
+            for pool in self.pools:
+                if record.line in pool.members:
+                    pool.hear(record)
 
     def _bury(self, child: Child) -> None:
-        """Take leave of a worker that has ended."""
-        cause = self._children.bury(child)
-        state = self._fleet.slots[child.index].state
-        expected = cause == "exit 0" and state not in (State.STARTING, State.SERVING)
-        tell = log.debug if expected or child.doom else log.warning
-        early = {"ready": "no"} if state is State.STARTING else {}
-        tell("worker.died", slot=child.index, pid=child.pid, cause=cause, **early)
-        self._happen(Happening(Event.DIED, child.index))
+        for pool in self.pools:
+            if child.line in pool.members:
+                pool.bury(child)
+                return
 
-    # -- set-up ------------------------------------------------------------
+    def _tell_ready(self) -> None:
+        if self._ready_due and all(fleet.is_serving(pool.fleet) for pool in self.pools):
+            self._ready_due = False
+            if not self._stopping:
+                self._owner.ready()
+
+    def _wish(self, wish: Wish) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._owner.stopping()
+        for pool in self.pools:
+            pool.happen(wish)
+
+    # -- set-up ----------------------------------------------------------------
+
+    def _take_estate(self, stack: ExitStack) -> Estate:
+        """Return the board and the pipes, inherited or new."""
+        left = self._estate
+        self.board = Scoreboard(None if left is None else left.board_fd)
+        stack.callback(self.board.close)
+        if left is None:
+            left = Estate(self.board.fd, *_pipe(), *_pipe())
+        for fd in (left.report_r, left.report_w, left.lifeline_r, left.lifeline_w):
+            stack.callback(os.close, fd)
+        for pool in self.pools:
+            for line in pool.members:
+                self.board.take(line)
+        return left
 
     def _open_signals(self, stack: ExitStack) -> SignalPipe | None:
         """Take over the signals that the program has left alone; outside the main thread none."""
         if threading.current_thread() is not threading.main_thread():
             return None
-        wanted = [s for s in _WISHES if signal.getsignal(s) in _UNTOUCHED]
+        self._acts: dict[int, Callable[[], None]] = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.quit,
+            signal.SIGQUIT: self.quit,
+            signal.SIGTTIN: lambda: self.grow(1),
+            signal.SIGTTOU: lambda: self.grow(-1),
+            **self._owner.signals,
+        }
+        wanted = [s for s in self._acts if signal.getsignal(s) in _UNTOUCHED]
         pipe = SignalPipe(dict.fromkeys([*wanted, signal.SIGCHLD] if self._pid == 1 else wanted))
         stack.callback(pipe.close)
         self._selector.register(pipe.fileno(), selectors.EVENT_READ)
         return pipe
+
+    def _disown(self) -> None:
+        """Close, in a child, what is the master's alone."""
+        if self._signals is not None:
+            self._signals.close()
+        estate = self.estate
+        for fd in (
+            self._wake_r,
+            self._wake_w,
+            estate.board_fd,
+            estate.report_r,
+            estate.lifeline_w,
+        ):
+            os.close(fd)
+        self._owner.disown()
 
     def _close_pipe(self) -> None:
         with self._lock:
             self._open = False
             os.close(self._wake_r)
             os.close(self._wake_w)
+
+
+_ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 @contextmanager
@@ -345,17 +314,5 @@ def _frozen_heap() -> Iterator[None]:
             gc.unfreeze()
 
 
-@contextmanager
-def _shared(server: Server) -> Iterator[SharedSocket]:
-    shared = SharedSocket(server.socket, for_good=not server.serves_again)
-    try:
-        yield shared
-    finally:
-        shared.restore()
-
-
-def _pipe(stack: ExitStack) -> tuple[int, int]:
-    ends = os.pipe2(os.O_CLOEXEC)
-    for fd in ends:
-        stack.callback(os.close, fd)
-    return ends
+def _pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefork.cpus import available_cpus
 from prefork.fleet import Policy
-from prefork.master import Master, Settings
+from prefork.master import Master, Owner
+from prefork.pool import Pool, Settings
+from prefork.reports import Report
 from prefork.sockets import endpoint_of
 from prefork.system import require_platform
-from prefork.worker import Report, Worker
+from prefork.worker import Life, Worker
 
 if TYPE_CHECKING:
     from socketserver import TCPServer as _Base
@@ -191,18 +193,25 @@ def serve_together(
     """
     require_platform()
     first = servers[0]
+    what = what or f"{type(first).__name__} {endpoint_of(first.socket)}"
     settings = Settings(
         workers=available_cpus() if first.workers == "auto" else int(first.workers),
         policy=Policy(boot_s=first.boot_timeout, graceful_s=first.graceful_timeout),
         heartbeat_timeout_s=first.heartbeat_timeout,
-        poll_s=poll_interval,
-        what=what or f"{type(first).__name__} {endpoint_of(first.socket)}",
+        life=Life(what=what, poll_s=poll_interval),
+    )
+    pool = Pool(
+        settings,
+        [[server.socket for server in servers]],
+        lambda _queue: servers,
+        for_good=not first.serves_again,
     )
 
     def should_stop() -> bool:
         return any(_flags(server)._BaseServer__shutdown_request for server in servers)
 
-    master = Master(servers, settings, on_ready, on_stopping, should_stop)
+    owner = Owner(ready=on_ready, stopping=on_stopping, should_stop=should_stop)
+    master = Master([pool], owner, f"prefork: master [{what}]")
     for server in servers:
         _flags(server)._BaseServer__is_shut_down.clear()
         server._master = master

@@ -33,10 +33,25 @@ class Server(Listening, Protocol):
 class Engine(Protocol):
     """What a worker knows of a server that runs its clients in the worker's loop.
 
-    wait_s: how long it can do without a `tick()`, in seconds.
+    wait_s: how long it can do without a `tick()`, in seconds. taken, sent_bytes:
+    requests and bytes of answers, since it began.
     """
 
     wait_s: float
+    taken: int
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return how much clients have been sent."""
+
+    def running(self) -> int:
+        """Return how many requests handlers have in hand."""
+
+    def oldest_request(self) -> tuple[str, int] | None:
+        """Return the request that a handler has had for longest: its line, and since when.
+
+        In nanoseconds of CLOCK_MONOTONIC. A signal handler calls it.
+        """
 
     def accept(self) -> bool:
         """Take one client from the queue, if one is there; False: not before another has gone."""

@@ -1,28 +1,41 @@
-"""The server classes of the command line: which one fits a handler and an endpoint.
+"""Server classes: which one fits a handler, and how it gets a socket that listens already.
 
-The master builds them, the workers run them. HTTP runs on the engine. Other
-streams have a thread per client in each worker: a silent telnet must not occupy
-a whole one.
+The master makes servers, the workers run them; in a pool without `preload` the
+workers do both. HTTP runs on the engine. Other streams have a thread per client
+in each worker: a silent telnet must not occupy a whole one.
 """
 
-import contextlib
-import os
+import errno
 import socket
 import socketserver
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from prefork import log
 from prefork.http import server as http_server
 from prefork.mixin import PreforkMixIn
-from prefork.sockets import Endpoint, clear_stale
 from prefork.target import Kind
 
 #: gunicorn's and httpd's neighbourhood; the stdlib's 5 loses SYNs under any burst.
 REQUEST_QUEUE_SIZE: Final = 2048
+
+
+class _Bound(socket.socket):
+    """A listening socket, while a server class does what it does to a new one."""
+
+    __slots__ = ()
+
+    def bind(self, _address: Any, /) -> None:
+        """Do nothing: it is bound."""
+
+    def setsockopt(self, *args: Any) -> None:
+        """Set an option, unless it is one that only a new socket can have."""
+        try:
+            super().setsockopt(*args)
+        except OSError as error:
+            if error.errno != errno.EINVAL or args[:1] != (socket.IPPROTO_IPV6,):
+                raise
 
 
 class _Served(PreforkMixIn):
@@ -39,74 +52,41 @@ class _Served(PreforkMixIn):
             log.exception("handler.failed", client=who)
 
 
-class _DualStack(socketserver.TCPServer):
-    """An IPv6 socket that takes IPv4 clients too, or leaves them to another, as it is told."""
+class _Adopting(PreforkMixIn):
+    """Stands in front of any server class, whose own hooks are all called.
 
-    v6only: bool | None = None
+    listener: what the class's own new socket is replaced by.
+    """
+
+    listener: socket.socket
+    serves_again = False
 
     def server_bind(self) -> None:
-        if self.v6only is not None:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, self.v6only)
+        """Have the class bind a socket that is bound."""
+        self.socket.close()
+        self.socket = _Bound(fileno=self.listener.dup().detach())
         super().server_bind()
 
+    def server_activate(self) -> None:
+        """Have the class listen, which sets the length of the queue; then it is a plain socket."""
+        super().server_activate()
+        if type(self.socket) is _Bound:
+            plain = socket.socket(fileno=self.socket.detach())
+            self.socket = plain
 
-class _StreamServer(_DualStack, _Served, socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """TCP, a thread per client."""
 
-    allow_reuse_address = True
+class _StreamServer(_Served, socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """TCP and Unix streams, a thread per client."""
+
     daemon_threads = True  # a worker waits for its clients, not for threads
 
 
-class _DatagramServer(_DualStack, _Served, socketserver.UDPServer):
-    """UDP, one datagram at a time: they are short, and replies leave at once."""
+class _DatagramServer(_Served, socketserver.UDPServer):
+    """UDP and Unix datagrams, one at a time: they are short, and replies leave at once."""
 
 
-class _UnixFile(socketserver.TCPServer):
-    """A socket file that is there while the server is, for its owner and group."""
-
-    _inode: tuple[int, int] | None = None
-
-    def server_bind(self) -> None:
-        path = str(self.server_address)
-        named = not path.startswith("\0")
-        if named:
-            clear_stale(path, self.socket.type)
-        before = os.umask(0o117)  # 0660: between waitress's 0600 and everybody
-        try:
-            super().server_bind()
-        finally:
-            os.umask(before)
-        if named:
-            entry = Path(path).lstat()
-            self._inode = entry.st_dev, entry.st_ino
-
-    def server_close(self) -> None:
-        super().server_close()
-        if self._inode is None:
-            return
-        path = Path(str(self.server_address))
-        with contextlib.suppress(OSError):  # gone already: that is what is wanted
-            entry = path.lstat()
-            if (entry.st_dev, entry.st_ino) == self._inode:
-                path.unlink()
-
-
-class _UnixStreamServer(
-    _UnixFile, _Served, socketserver.ThreadingMixIn, socketserver.UnixStreamServer
-):
-    """Unix stream sockets, a thread per client."""
-
-    daemon_threads = True
-
-
-class _UnixDatagramServer(_UnixFile, _Served, socketserver.UnixDatagramServer):
-    """Unix datagram sockets, one datagram at a time."""
-
-
-class _HTTPServer(_DualStack, _Served, http_server.ThreadingHTTPServer):
-    """HTTP over TCP, on the engine."""
-
-    allow_reuse_address = True
+class _HTTPServer(_Served, http_server.ThreadingHTTPServer):
+    """HTTP on the engine."""
 
     def name_of(self, host: str) -> str:
         """Return server_name without a look-up in the DNS, which may block for seconds."""
@@ -121,47 +101,38 @@ class _HTTPServer(_DualStack, _Served, http_server.ThreadingHTTPServer):
             log.exception("handler.failed", client=client_address[0], request=line)
 
 
-class _UnixHTTPServer(_UnixFile, _HTTPServer):
-    """HTTP over a Unix socket."""
-
-
-_FITS: Final[Mapping[tuple[Kind, bool], type[Any]]] = {
-    (Kind.HTTP, False): _HTTPServer,
-    (Kind.HTTP, True): _UnixHTTPServer,
-    (Kind.STREAM, False): _StreamServer,
-    (Kind.STREAM, True): _UnixStreamServer,
-    (Kind.DATAGRAM, False): _DatagramServer,
-    (Kind.DATAGRAM, True): _UnixDatagramServer,
+_FITS: Final[Mapping[Kind, type[PreforkMixIn]]] = {
+    Kind.HTTP: _HTTPServer,
+    Kind.STREAM: _StreamServer,
+    Kind.DATAGRAM: _DatagramServer,
 }
 
 
-@dataclass(frozen=True)
-class Serving:
-    """How to serve, whatever is served and wherever.
+def class_for(kind: Kind, named: type[socketserver.BaseServer] | None) -> type[Any]:
+    """Return the class to serve by: the one that was named, or what fits."""
+    return _FITS[kind] if named is None else named
 
-    threads, access_log: of HTTP, as `prefork.http.HTTPServer` has them.
+
+def make_server(
+    server_class: type[Any], variables: Mapping[str, Any], listener: socket.socket, handler: Any
+) -> PreforkMixIn:
+    """Return a server of this class for a socket that listens.
+
+    variables: of the class, set in a class derived from it; the one that was
+    named is never changed.
+    Raises: what the class's own `__init__` raises.
     """
-
-    workers: int
-    request_queue_size: int
-    threads: int | None
-    access_log: str
-
-
-def open_server(kind: Kind, endpoint: Endpoint, handler: Any, serving: Serving) -> PreforkMixIn:
-    """Bind and activate the server that fits.
-
-    Raises: OSError as bind() does, StartError for a Unix socket in use.
-    """
-    base = _FITS[kind, endpoint.family == socket.AF_UNIX]
-    variables: dict[str, Any] = {
-        "address_family": endpoint.family,
-        "request_queue_size": serving.request_queue_size,
-        "v6only": endpoint.v6only,
-        "workers": serving.workers,
+    names = {
+        "address_family": listener.family,
+        "socket_type": listener.type,
+        "__module__": server_class.__module__,
+        "__doc__": server_class.__doc__,
+        **variables,
+        "listener": listener,
     }
-    if kind is Kind.HTTP:
-        variables |= {"threads": serving.threads, "access_log": serving.access_log}
-    server_class = type(base.__name__.lstrip("_"), (base,), variables)
-    server: PreforkMixIn = server_class(endpoint.address, handler)
+    derived = type(server_class.__name__.lstrip("_"), (_Adopting, server_class), names)
+    address = listener.getsockname()
+    server: PreforkMixIn = derived(address, handler)
+    if type(server.socket) is _Bound:
+        server.server_activate()  # its __init__ leaves that to the program
     return server

@@ -162,7 +162,7 @@ class SharedSocket:
     """
 
     def __init__(self, sock: socket.socket, *, for_good: bool = False) -> None:
-        self._sock = sock
+        self.socket = sock
         self._for_good = for_good
         self._stream = sock.type == socket.SOCK_STREAM
         self._shut = False
@@ -181,11 +181,11 @@ class SharedSocket:
         The socket was inherited, then, and outlives it.
         """
         with suppress(OSError):  # ENOENT: there is no filter
-            self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         for level, option in _LEAST_TTL:
             with suppress(OSError):  # the other family's
-                if self._sock.getsockopt(level, option) == _TOO_MUCH:
-                    self._sock.setsockopt(level, option, 0)
+                if self.socket.getsockopt(level, option) == _TOO_MUCH:
+                    self.socket.setsockopt(level, option, 0)
 
     def refuse_new(self) -> bool:
         """Let no new client in, and keep those that wait in the queue.
@@ -198,14 +198,14 @@ class SharedSocket:
         kernel knows no way back. Where that is not wanted False is returned
         and nothing changes.
         """
-        if self._stream and self._sock.family == socket.AF_UNIX:
+        if self._stream and self.socket.family == socket.AF_UNIX:
             if self._for_good:
-                self._sock.shutdown(socket.SHUT_RD)
+                self.socket.shutdown(socket.SHUT_RD)
             return self._for_good
         code = _DROP_SYN if self._stream else _DROP_EVERYTHING
         program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
         try:
-            self._sock.setsockopt(
+            self.socket.setsockopt(
                 socket.SOL_SOCKET,
                 _SO_ATTACH_FILTER,
                 struct.pack("HP", len(code), ctypes.addressof(program)),
@@ -220,31 +220,31 @@ class SharedSocket:
         """Drop what comes with a TTL below one that no packet starts with."""
         for level, option in _LEAST_TTL:
             with suppress(OSError):  # the other family's
-                before = self._sock.getsockopt(level, option)
-                self._sock.setsockopt(level, option, _TOO_MUCH)
+                before = self.socket.getsockopt(level, option)
+                self.socket.setsockopt(level, option, _TOO_MUCH)
                 self._ttl.append((level, option, before))
         return bool(self._ttl)
 
     def has_clients(self) -> bool:
         """Tell whether somebody waits to be accepted, or a datagram to be read."""
-        if self._sock.fileno() < 0 or (self._for_good and self._sock.family == socket.AF_UNIX):
+        if self.socket.fileno() < 0 or (self._for_good and self.socket.family == socket.AF_UNIX):
             return False  # one that is shut for good looks ready, clients or not
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
+        poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
 
     def restore(self) -> None:
         """Leave the socket as it was found; a closed one is left alone."""
-        if self._sock.fileno() < 0:
+        if self.socket.fileno() < 0:
             return
         if self._shut:
-            self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         for level, option, least in self._ttl:
-            self._sock.setsockopt(level, option, least)
+            self.socket.setsockopt(level, option, least)
         if isinstance(self._was, bytes):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._was)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._was)
         else:
-            os.set_blocking(self._sock.fileno(), self._was)
+            os.set_blocking(self.socket.fileno(), self._was)
 
 
 def _unix_path(text: str) -> str:

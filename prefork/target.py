@@ -17,9 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from prefork.errors import StartError, UsageError
+
+#: Handlers that share a folder, as they are: they wait for nothing but the disk.
+_FOLDERS: Final = ("prefork.http:SimpleHTTPRequestHandler",)
 
 
 class Kind(Enum):
@@ -105,7 +108,21 @@ def find_handler(text: str) -> Target:
         kind = Kind.DATAGRAM
     else:
         kind = Kind.STREAM
-    return Target(text, kind, thing, handler_class)
+    return Target(text, kind, thing, handler_class, is_folder=text in _FOLDERS)
+
+
+def find_object(text: str, base: type[Any]) -> Any:
+    """Import module:name, which must be a class derived from base, or anything for `object`.
+
+    Raises: UsageError, StartError.
+    """
+    module_name, _, name = text.partition(":")
+    thing = _import(module_name)
+    for part in name.split("."):
+        thing = _member(thing, part, text)
+    if base is not object and not (isinstance(thing, type) and issubclass(thing, base)):
+        raise UsageError(f"{text} is not derived from {base.__module__}.{base.__name__}")
+    return thing
 
 
 def _import(name: str) -> Any:

@@ -20,21 +20,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
-from prefork import log
+from prefork import log, reports
 from prefork.acceptor import Acceptor, drain
 from prefork.clients import Clients
 from prefork.desk import LoopDesk
 from prefork.loop import Loop
+from prefork.reports import Report
 from prefork.roles import Engine, Server
 from prefork.scoreboard import CLIENT, IDLE, Order, Slot
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
 
-#: How long idle keep-alive clients may still send a request after the order to go.
-LINGER_S: Final = 2.0
 #: How often, after that, those idle for this long are hung up on.
 LINGER_AGAIN_S: Final = 0.5
 #: How long an orphan may take to finish what is in hand.
@@ -53,46 +51,68 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class Report(IntEnum):
-    """What a worker tells the master, by a record on a pipe."""
-
-    READY = 1
-    ASKED = 2  #: SIGTERM came, but the scoreboard has no order: somebody else sent it
-    SHUTDOWN = 3  #: `shutdown()` was called by a handler
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """A worker's place in the fleet.
 
-    master: its PID. index, slot: which of the workers this is. report_fd: the
-    write end of the master's pipe. lifeline_fd: end of file there means that
-    the master is dead.
+    master: its PID. line, slot: where on the scoreboard this worker is. report_fd:
+    the write end of the master's pipe. lifeline_fd: end of file there means
+    that the master is dead.
     """
 
     master: int
-    index: int
+    line: int
     slot: Slot
     report_fd: int
     lifeline_fd: int
 
 
+def _nothing() -> None:
+    """Stand in for what nobody wants to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How a worker lives.
+
+    what: for the title. poll_s: the longest wait between two heartbeats.
+    linger_s: how long idle keep-alive clients may still send a request after the
+    order to go. max_requests: after so many it asks for a replacement, and
+    serves on until that is READY; 0: never. jitter: the share of it by which
+    workers differ, so that not all go at once. rehearsal: get ready, say so, and go.
+    on_stop: called when the last request is answered.
+    """
+
+    what: str
+    poll_s: float
+    linger_s: float = 2.0
+    max_requests: int = 0
+    jitter: float = 0.0
+    rehearsal: bool = False
+    on_stop: Callable[[], None] = _nothing
+
+
 class Worker:
     """The state of this process.
 
-    poll_s: the longest wait between two heartbeats. what: for the title.
+    open_servers: called once, when signals are let through and the death of the
+    master is watched for; what it does before it returns (privileges, imports)
+    is all that happens before the servers' own `setup_worker()`.
     """
 
-    def __init__(self, place: Place, servers: Sequence[Server], poll_s: float, what: str) -> None:
+    def __init__(
+        self, place: Place, life: Life, open_servers: Callable[[], Sequence[Server]]
+    ) -> None:
         self.clients = Clients(place.slot)
         self.loop = Loop()
         self.desk = LoopDesk(place.slot.words)
         self._place = place
+        self._life = life
         self._slot = place.slot
-        self._servers = servers
+        self._open_servers = open_servers
+        self._servers: Sequence[Server] = ()
         self._engines: dict[int, Engine] = {}
-        self._poll_s = poll_s
-        name = f"prefork: worker {place.index} [{what}]"
+        name = f"prefork: worker {place.line} [{life.what}]"
         self._titles = f"{name} idle", f"{name} busy"
         self._title: str | None = None
         self._pid = os.getpid()
@@ -100,9 +120,13 @@ class Worker:
         self._signals: SignalPipe | None = None
         self._held = threading.local()
         self._leaving = self._quitting = False
-        self._wait_s = poll_s
+        self._wait_s = life.poll_s
         self._tick_due_s = self._ticked_s = 0.0
-        self._last_request_s = [time.monotonic()] * len(servers)
+        self._taken = 0
+        # Not by `random`: all workers have inherited the same state of it.
+        share = 1 + life.jitter * (2 * int.from_bytes(os.urandom(2)) / 0xFFFF - 1)
+        self._quota = max(1, round(life.max_requests * share)) if life.max_requests else 0
+        self._last_request_s: list[float] = []
         self._short_since_s: float | None = None
 
     def run(self, let_signals_through: Callable[[], None]) -> None:
@@ -115,6 +139,7 @@ class Worker:
                 signal.SIGTERM: self._on_term,
                 signal.SIGINT: None,  # from the terminal; the master decides what it means
                 signal.SIGQUIT: self._on_quit,
+                signal.SIGURG: self._show_request,  # ignored by default: never too early
             }
         )
         self._signals = signals
@@ -130,19 +155,21 @@ class Worker:
             with suppress(AttributeError, RuntimeError, OSError, ValueError):
                 faulthandler.enable(all_threads=True)
         self._show_busy(busy=False)
+        self._servers = self._open_servers()
+        self._last_request_s = [time.monotonic()] * len(self._servers)
         for server in self._servers:
             server.enter_worker(self)
-        self._watch_master()  # the kernel forgets the wish when setup_worker() drops privileges
+        self._watch_master()  # the kernel forgets the wish when privileges are dropped
         self.report(Report.READY)
-        self._serve(signals)
+        if self._life.rehearsal:
+            select.select([signals.fileno(), self._place.lifeline_fd], [], [])  # until told to go
+        else:
+            self._serve(signals)
         self._finish(signals)
 
-    def report(self, what: Report) -> None:
-        """Tell the master; a dead one does not matter any more."""
-        record = b"%c%c%c" % (what, self._place.index & 0xFF, self._place.index >> 8)
-        record += os.getpid().to_bytes(5, "little")
-        with suppress(OSError):
-            os.write(self._place.report_fd, record)
+    def report(self, what: Report, text: str = "") -> None:
+        """Tell the master."""
+        reports.send(self._place.report_fd, what, self._place.line, text)
 
     def add_engine(self, server: Server, engine: Engine) -> None:
         """Let a server's engine run in this worker's loop, instead of `handle_request()`."""
@@ -154,6 +181,7 @@ class Worker:
 
     def take(self, request: object) -> None:
         """Show and time a request while the server's hooks run; `let_go` it afterwards."""
+        self._taken += 1
         self.clients.adopt(request)
         self._show_busy(busy=True)
 
@@ -172,7 +200,7 @@ class Worker:
             return
         if self._short_since_s is None or time.monotonic() - self._short_since_s > 60:
             self._short_since_s = time.monotonic()
-            log.warning("worker.short", slot=self._place.index, reason=error.strerror)
+            log.warning("worker.short", slot=self._place.line, reason=error.strerror)
         time.sleep(SHORTAGE_S)
 
     def _serve(self, signals: SignalPipe) -> None:
@@ -192,6 +220,9 @@ class Worker:
                     self._slot.activity = CLIENT  # above max_children it waits for one to end
                 server.service_actions()
                 self._slot.activity = IDLE
+            if self._quota and self._requests() >= self._quota:
+                self._quota = 0
+                self.report(Report.EXPIRED)
         acceptor.close()
         for engine in self._engines.values():
             engine.retire()
@@ -214,7 +245,7 @@ class Worker:
         acceptor.follow()
         if any(server.fileno() < 0 for server in self._servers):
             self.report(Report.ASKED)  # a handler closed it; who comes in our place has it open
-        wait_s = self._poll_s
+        wait_s = self._life.poll_s
         for index, server in enumerate(self._servers):
             if server.timeout is None or id(server) in self._engines:
                 continue
@@ -236,6 +267,35 @@ class Worker:
         self._slot.beat_ns = oldest_ns
         busy = self.clients.any_left() or any(e.is_busy() for e in self._engines.values())
         self._show_busy(busy=busy)
+        self._slot.requests = self._requests()
+        self._slot.sent_bytes = self._sent_bytes()
+        self._slot.busy = self._busy()
+
+    def _busy(self) -> int:
+        return self.clients.count() + sum(e.running() for e in self._engines.values())
+
+    def _requests(self) -> int:
+        taken = self._taken
+        for engine in self._engines.values():
+            taken += engine.taken
+        return taken
+
+    def _sent_bytes(self) -> int:
+        return self.clients.sent_bytes + sum(e.sent_bytes for e in self._engines.values())
+
+    def _show_request(self) -> None:
+        """Write what is being handled on the scoreboard, where the master asks for it.
+
+        A signal handler: it runs beside a handler that computes or waits. Only one that does not
+        return from a call of C code is not seen.
+        """
+        found = [current for e in self._engines.values() if (current := e.oldest_request())]
+        text, since_ns = min(found, key=lambda one: one[1], default=("", 0))
+        slot = self._slot
+        slot.since_ns, slot.text = since_ns, text
+        slot.requests, slot.sent_bytes = self._requests(), self._sent_bytes()
+        slot.busy = self._busy()
+        slot.seen_ns = time.monotonic_ns()
 
     def _any_left(self) -> bool:
         return self.clients.any_left() or any(e.any_left() for e in self._engines.values())
@@ -243,11 +303,11 @@ class Worker:
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
         self._tell_children()  # again: one may have been forked when the order came
-        queues = list(self._servers)
+        drained: set[int] = set()
         while True:
-            if queues and self._slot.order == Order.DRAIN:  # also one that came after RETIRE
-                queues = [server for server in queues if not self._drain(server)]
-            if not self._any_left() and not (queues and self._slot.order == Order.DRAIN):
+            left = [n for n in self._queues_to_drain() if n not in drained]
+            drained.update(n for n in left if self._drain(self._servers[n]))
+            if not self._any_left() and drained.issuperset(self._queues_to_drain()):
                 break
             # Threads close their sockets without telling this one; look again soon.
             self.loop.turn(0.02)
@@ -262,9 +322,18 @@ class Worker:
             engine.close()
         for server in self._servers:
             server.leave_worker()
+        self._life.on_stop()
         # As the interpreter does at its end: it tells the idle threads of concurrent.futures to go,
         # and joins those that are no daemons.
         threading._shutdown()  # type: ignore[attr-defined] # it has no public name
+
+    def _queues_to_drain(self) -> list[int]:
+        """Return which servers' queues nobody else will serve; orders may change at any time."""
+        everything = range(len(self._servers))
+        order, doomed = self._slot.order, self._slot.doomed
+        if order == Order.DRAIN:
+            return list(everything)
+        return [n for n in everything if order == Order.DRAIN_SOME and doomed >> n & 1]
 
     def _drain(self, server: Server) -> bool:
         engine = self._engines.get(id(server))
@@ -339,7 +408,7 @@ class Worker:
         reaches it.
         """
         react(signal.SIGALRM, self._on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, LINGER_S, LINGER_AGAIN_S)
+        signal.setitimer(signal.ITIMER_REAL, max(self._life.linger_s, 0.001), LINGER_AGAIN_S)
 
     def _watch_master(self) -> None:
         """Have the kernel tell when the master dies."""

@@ -91,6 +91,9 @@ class Daemon:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = f"{self._notify_dir.name}/notify"
         self._notify.bind(path)
+        self._told: list[str] = []
+        self._telling = threading.Condition()
+        threading.Thread(target=self._hear, args=(self._notify.dup(),), daemon=True).start()
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "NOTIFY_"))}
         env |= {"NOTIFY_SOCKET": path, "PYTHONUNBUFFERED": "1"} | environ
         self.process = subprocess.Popen(
@@ -126,6 +129,8 @@ class Daemon:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)  # what a failed test leaves of its session
+        with contextlib.suppress(OSError):
+            self._notify.shutdown(socket.SHUT_RD)  # ends the thread that listens
         self._notify.close()
         self._notify_dir.cleanup()
         if error is not None:
@@ -133,16 +138,26 @@ class Daemon:
 
     def wait_notified(self, state: str, deadline_s: float = DEADLINE_S) -> None:
         """Wait until the service manager would have been told `state`; its end is a failure."""
-        pidfd = os.pidfd_open(self.pid)
-        try:
-            told: list[str] = []
-            while state not in told:
-                ready, _, _ = select.select([self._notify, pidfd], [], [], deadline_s)
-                if self._notify not in ready:
+        limit = time.monotonic() + deadline_s
+        with self._telling:
+            while state not in self._told:
+                left = limit - time.monotonic()
+                ended = self.process.poll() is not None
+                self._telling.wait(max(0.0, min(left, 0.1)))
+                if (left <= 0 or ended) and state not in self._told:
                     raise AssertionError(f"not told {state}:\n{self.log.text()}")
-                told += self._notify.recv(4096).decode().splitlines()
-        finally:
-            os.close(pidfd)
+
+    def told(self) -> list[str]:
+        """Return every line that the service manager has been told."""
+        with self._telling:
+            return list(self._told)
+
+    def _hear(self, channel: socket.socket) -> None:
+        with channel:
+            while data := channel.recv(8192):
+                with self._telling:
+                    self._told += data.decode().splitlines()
+                    self._telling.notify_all()
 
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)

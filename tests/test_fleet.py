@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,9 @@ from prefork.fleet import (
     Slot,
     State,
     Wish,
+    balance,
     is_over,
+    is_renewed,
     is_serving,
     new_fleet,
     next_due_s,
@@ -25,6 +28,7 @@ from prefork.fleet import (
 POLICY = Policy(
     boot_s=60,
     graceful_s=30,
+    retire_s=600,
     kill_s=2,
     settle_s=1,
     backoff_s=1,
@@ -34,6 +38,7 @@ POLICY = Policy(
 NOW_S = 1000.0
 
 W, S, V = State.WAITING, State.STARTING, State.SERVING
+X = State.EXPIRING
 R, L, K = State.RETIRING, State.LEAVING, State.KILLED
 C, G = State.CONDEMNED, State.GONE
 
@@ -51,7 +56,7 @@ EXPECTED = {
         Event.READY: (V, None, 1, 2),
         Event.ASKED: (R, Action.RETIRE, 30, 2),
         Event.DIED: (W, None, 2.25, 3),
-        Event.DISMISS: (L, Action.RETIRE, 30, 2),
+        Event.DISMISS: (L, Action.RETIRE, 600, 2),
         Event.STOP: (L, Action.DRAIN, 30, 2),
         Event.QUIT: (C, Action.QUIT, 2, 2),
     },
@@ -60,7 +65,16 @@ EXPECTED = {
         Event.ASKED: (R, Action.RETIRE, 30, 2),
         Event.STUCK: (K, Action.ABORT, 2, 2),
         Event.DIED: (W, None, 1.5, 3),
-        Event.DISMISS: (L, Action.RETIRE, 30, 2),
+        Event.EXPIRE: (X, None, None, 2),
+        Event.DISMISS: (L, Action.RETIRE, 600, 2),
+        Event.STOP: (L, Action.DRAIN, 30, 2),
+        Event.QUIT: (C, Action.QUIT, 2, 2),
+    },
+    X: {
+        Event.ASKED: (L, Action.RETIRE, 30, 2),
+        Event.STUCK: (C, Action.ABORT, 2, 2),
+        Event.DIED: (G, None, None, 2),
+        Event.RELIEVE: (L, Action.RETIRE, 600, 2),
         Event.STOP: (L, Action.DRAIN, 30, 2),
         Event.QUIT: (C, Action.QUIT, 2, 2),
     },
@@ -73,6 +87,7 @@ EXPECTED = {
     },
     L: {
         Event.DUE: (C, Action.ABORT, 2, 2),
+        Event.STUCK: (C, Action.ABORT, 2, 2),
         Event.DIED: (G, None, None, 2),
         Event.STOP: (L, Action.DRAIN, 30, 2),
         Event.QUIT: (C, Action.QUIT, 2, 2),
@@ -190,39 +205,92 @@ def test_a_quit_during_a_stop_hurries():
     assert actions == [(Action.KILL, 0), (Action.KILL, 1)]
 
 
+def resized(fleet, target):
+    return balance(replace(fleet, target=target), NOW_S)
+
+
 def test_growing_revives_a_gone_slot_before_it_adds_one():
-    fleet, actions = step(Fleet((Slot(V), Slot(G)), POLICY), Wish.GROW, NOW_S)
+    fleet, actions = resized(Fleet((Slot(V), Slot(G)), POLICY), 2)
     assert actions == [(Action.START, 1)]
-    fleet, actions = step(fleet, Wish.GROW, NOW_S)
-    assert actions == [(Action.START, 2)]
-    assert [s.state for s in fleet.slots] == [V, S, S]
+    fleet, actions = resized(fleet, 4)
+    assert actions == [(Action.START, 2), (Action.START, 3)]
+    assert [s.state for s in fleet.slots] == [V, S, S, S]
 
 
-def test_shrinking_takes_the_last_worker_and_never_the_only_one():
-    fleet, actions = step(Fleet((Slot(V), Slot(V), Slot(L, NOW_S)), POLICY), Wish.SHRINK, NOW_S)
+def test_shrinking_takes_the_last_workers():
+    fleet, actions = resized(Fleet((Slot(V), Slot(V), Slot(L, NOW_S)), POLICY), 1)
     assert actions == [(Action.RETIRE, 1)]
-    fleet, actions = step(fleet, Wish.SHRINK, NOW_S)
-    assert actions == []
     assert [s.state for s in fleet.slots] == [V, L, L]
+    fleet, actions = resized(fleet, 0)
+    assert actions == [(Action.RETIRE, 0)]
 
 
-@pytest.mark.parametrize("wish", [Wish.GROW, Wish.SHRINK])
-def test_a_stopping_fleet_is_not_resized(wish):
-    stopping, _ = step(Fleet((Slot(V), Slot(V)), POLICY), Wish.STOP, NOW_S)
-    assert step(stopping, wish, NOW_S) == (stopping, [])
+def test_a_stopping_fleet_is_not_resized():
+    stopping, _ = step(Fleet((Slot(V), Slot(V)), POLICY, 2), Wish.STOP, NOW_S)
+    assert resized(stopping, 5)[1] == []
 
 
-def test_no_sequence_of_happenings_starts_a_worker_in_a_slot_that_has_one():
+def test_workers_that_expire_are_replaced_one_by_one_each_before_it_goes():
+    fleet = Fleet((Slot(X), Slot(X), Slot(X)), POLICY, 3)
+    started = relieved = 0
+    fleet, actions = balance(fleet, NOW_S)
+    while actions or not is_renewed(fleet):
+        started += sum(action is Action.START for action, _ in actions)
+        relieved += sum(action is Action.RETIRE for action, _ in actions)
+        states = [s.state for s in fleet.slots]
+        assert states.count(V) + states.count(X) >= 3
+        assert states.count(S) <= 1
+        if S in states:
+            fleet, more = step(fleet, Happening(Event.READY, states.index(S)), NOW_S)
+            assert more == []
+        fleet, actions = balance(fleet, NOW_S)
+    assert (started, relieved) == (3, 3)
+    assert [s.state for s in fleet.slots].count(V) == 3
+
+
+def test_a_replacement_that_cannot_start_relieves_nobody():
+    fleet, actions = balance(Fleet((Slot(X), Slot(X)), POLICY, 2), NOW_S)
+    assert actions == [(Action.START, 2)]
+    for _ in range(5):
+        fleet, _ = step(fleet, Happening(Event.DIED, 2), NOW_S)
+        assert balance(fleet, NOW_S) == (fleet, [])
+        fleet, actions = step(fleet, Wish.TICK, next_due_s(fleet))
+        assert actions == [(Action.START, 2)]
+    assert [s.state for s in fleet.slots] == [X, X, S]
+    assert is_serving(fleet) is False
+
+
+def test_a_large_fleet_is_replaced_several_at_a_time():
+    _, actions = balance(Fleet((Slot(X),) * 16, POLICY, 16), NOW_S)
+    assert len(actions) == 4
+
+
+def test_an_expiring_worker_that_dies_is_replaced_by_those_to_come():
+    fleet, _ = balance(Fleet((Slot(X), Slot(X)), POLICY, 2), NOW_S)
+    fleet, _ = step(fleet, Happening(Event.DIED, 0), NOW_S)
+    fleet, actions = balance(fleet, NOW_S)
+    assert actions == [(Action.START, 0)]
+    assert [s.state for s in fleet.slots] == [S, X, S]
+
+
+def test_fewer_workers_than_expire_relieve_some_at_once():
+    _, actions = balance(Fleet((Slot(X),) * 4, POLICY, 2), NOW_S)
+    assert actions == [(Action.RETIRE, 0), (Action.RETIRE, 1), (Action.START, 4)]
+
+
+def test_no_sequence_of_happenings_starts_a_worker_in_a_slot_that_has_one():  # noqa: C901 # a story
     """A model of the processes follows the actions; 300 random lives of 200 happenings each."""
     chance = random.Random(20261120)
     for _ in range(300):
         fleet, now_s, alive = new_fleet(3, POLICY, 0.0), 0.0, set()
         for _ in range(200):
             now_s += chance.choice([0.0, 0.5, 3.0, 40.0])
-            kind = chance.choice(["tick", "ready", "die", "asked", "stuck", "grow", "shrink"])
-            what = {"tick": Wish.TICK, "grow": Wish.GROW, "shrink": Wish.SHRINK}.get(kind)
+            kind = chance.choice(["tick", "ready", "die", "asked", "stuck", "expire", "resize"])
+            what = Wish.TICK if kind == "tick" else None
             if chance.random() < 0.01:
                 what = chance.choice([Wish.STOP, Wish.QUIT])
+            if kind == "resize" and what is None:
+                fleet, what = replace(fleet, target=chance.randrange(6)), Wish.TICK
             if what is None:
                 if not alive:
                     continue
@@ -232,7 +300,8 @@ def test_no_sequence_of_happenings_starts_a_worker_in_a_slot_that_has_one():
                     kind = "died"
                 what = Happening(Event[kind.upper()], slot)
             fleet, actions = step(fleet, what, now_s)
-            for action, slot in actions:
+            fleet, more = balance(fleet, now_s)
+            for action, slot in actions + more:
                 if action is Action.START:
                     assert slot not in alive
                     alive.add(slot)

@@ -8,13 +8,13 @@ import prefork
 
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
-    0: "errors log systemd cpus scoreboard signals streams titles loop http.grammar",
+    0: "errors log systemd cpus scoreboard reports signals streams titles loop http.grammar",
     1: "system fleet sockets clients acceptor desk http.wire http.proxy http.forwarded http.access",
     2: "roles worker children http.limits http.chunked http.lenient http.client http.outbox",
-    3: "master http.filecache http.response http.body http.pool",
-    4: "mixin http.visit http.lazy http.exchange http.connection http.kept http.heads"
+    3: "pool http.filecache http.response http.body http.pool",
+    4: "master http.visit http.lazy http.exchange http.connection http.kept http.heads"
     " http.handler http.door",
-    5: "socketserver target files http.hooks http.folder http.downloads",
+    5: "mixin socketserver target files http.hooks http.folder http.downloads",
     6: "handlers greeting http.adopt",
     7: "http.scope http.lobby http.patience http.engine",
     8: "http.server",
@@ -28,6 +28,8 @@ FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.spl
 NO_HTTP = {
     "fleet",
     "master",
+    "pool",
+    "reports",
     "worker",
     "roles",
     "children",

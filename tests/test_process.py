@@ -670,7 +670,8 @@ def test_a_worker_leaves_its_parents_other_descriptors_and_pipes_alone(tmp_path)
         for pid in workers:
             links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
             assert sum("pidfd" in link for link in links) == 0
-            assert sum(":" in link for link in links) <= 8  # sockets, pipes, an epoll
+            # sockets, pipes, an epoll, and the scoreboard, which all share
+            assert sum(":" in link for link in links) <= 9
         assert program.stop() == 0
 
 

@@ -19,10 +19,12 @@ from prefork.desk import Desk
 from prefork.http.access import open_log
 from prefork.http.connection import Connection
 from prefork.http.door import Door, room_for
+from prefork.http.exchange import oldest
 from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.lobby import Lobby
+from prefork.http.outbox import Meter
 from prefork.http.patience import STUCK_S, Patience
 from prefork.http.pool import Pool
 from prefork.http.scope import is_awaited
@@ -61,6 +63,7 @@ class Engine:
         self.now_s = time.monotonic()
         self.retiring = False
         self.taken = 0
+        self.meter = Meter()
         self._last: Connection | None = None
         self._alone = alone
         self.closed = False
@@ -302,6 +305,19 @@ class Engine:
     def has_memory(self) -> bool:
         """Tell whether more of answers may be kept for slow clients than the limit of one."""
         return sum(c.outbox.kept_bytes() for c in list(self.connections)) < _KEPT_BYTES
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return how much clients have been sent."""
+        return self.meter.sent_bytes
+
+    def running(self) -> int:
+        """Return how many requests handlers have in hand."""
+        return sum(c.state == RUNNING for c in list(self.connections))
+
+    def oldest_request(self) -> tuple[str, int] | None:
+        """Return the request that a handler has had for longest, and since when, in nanoseconds."""
+        return oldest(c for c in list(self.connections) if c.state == RUNNING)
 
     def is_busy(self) -> bool:
         """Tell whether a handler runs in a thread; the loop's own has returned whenever it asks."""

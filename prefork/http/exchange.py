@@ -4,6 +4,7 @@ A worker, in the thread of the handler. It never calls the handler.
 """
 
 import time
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +23,7 @@ _LOGGED: Final = frozenset({"referer", "user-agent"})
 def begin(connection: "Connection") -> None:
     """Make ready for a request's handler."""
     connection.requests += 1
-    if connection.engine.access is not None:
-        connection.begun_s = time.monotonic()
+    connection.begun_s = time.monotonic()
     connection.exposed = connection.invited = connection.fresh = False
     connection.response.begin()
     connection.body = None
@@ -69,6 +69,17 @@ def replay(connection: "Connection") -> None:
     if connection.head is not None:
         connection.body.prefix = connection.head.block
         connection.invited = True  # the handler sees to it
+
+
+def oldest(connections: Iterable["Connection"]) -> tuple[str, int] | None:
+    """Return the request that came first, for people, and when, in nanoseconds."""
+    first = min(connections, key=lambda connection: connection.begun_s, default=None)
+    if first is None:
+        return None
+    head, address = first.head, first.address
+    line = "?" if head is None else f"{head.method} {head.target}"
+    client = address[0] if isinstance(address, tuple) and address else "unix"
+    return f"{line} from {client}", int(first.begun_s * 1e9)
 
 
 def log(connection: "Connection", access: "AccessLog") -> None:

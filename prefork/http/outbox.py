@@ -41,6 +41,15 @@ class Descriptor:
         self._close(self.fd)
 
 
+class Meter:
+    """sent_bytes: what all who have it have given to the kernel."""
+
+    __slots__ = ("sent_bytes",)
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+
+
 class _FilePart:
     """A piece of a file; it keeps it open."""
 
@@ -55,6 +64,7 @@ class _FilePart:
 class Outbox:
     """room: bytes that may be kept. wait: waits for the client, called with an event of poll.
 
+    meter: counts what is sent.
     broken: the client has gone, or a file has not what was promised.
     """
 
@@ -62,6 +72,7 @@ class Outbox:
         "_held",
         "_kept",
         "_kept_bytes",
+        "_meter",
         "_nonblocking",
         "_room",
         "_sock",
@@ -69,8 +80,11 @@ class Outbox:
         "broken",
     )
 
-    def __init__(self, sock: socket.socket, room: int, wait: Callable[[int], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, room: int, wait: Callable[[int], None], meter: Meter
+    ) -> None:
         self._sock = sock
+        self._meter = meter
         self._room = room
         self._wait = wait
         self._kept: deque[Any] | None = None
@@ -119,6 +133,7 @@ class Outbox:
             except OSError:
                 self.broken = True
                 raise
+            self._meter.sent_bytes += sent
             if sent == len(data):
                 return
             data = memoryview(data)[sent:] if type(data) is bytes else bytes(data[sent:])
@@ -189,7 +204,9 @@ class Outbox:
         try:
             while kept and moved < _TURN_BYTES:
                 part = kept[0]
-                moved += self._send_file(part) if type(part) is _FilePart else self._send(part)
+                sent = self._send_file(part) if type(part) is _FilePart else self._send(part)
+                self._meter.sent_bytes += sent
+                moved += sent
         except BlockingIOError:
             return
         except OSError:

@@ -96,7 +96,7 @@ class Visit:
         self.head: Head | None = None
         self.error: Exception | None = None
         self.body: Body | None = None
-        self.outbox = Outbox(sock, engine.limits.buffer_bytes, self._wait_to_send)
+        self.outbox = Outbox(sock, engine.limits.buffer_bytes, self._wait_to_send, engine.meter)
         self.response = Response(self)
         self.rfile: Any = None
         self.deleted: tuple[str, ...] = ()

@@ -1,0 +1,86 @@
+"""The options that the stdlib's handler classes have, and prefork's: types and meaning.
+
+Any process. Declarations only. A class's own variables can be set as well; what
+those are is known when it is imported, not here.
+"""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from prefork.config.kinds import MOST, FilePath, SomeSeconds, about
+
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2, a token
+_FIELD_VALUE: Final = r"[\t\x20-\x7e\x80-\xff]*"  # RFC 9110 §5.5
+
+Token = Annotated[str, Meta(pattern=rf"^{_WORD}\Z", extra={"form": "token"})]
+FieldValue = Annotated[str, Meta(pattern=rf"^{_FIELD_VALUE}\Z", extra={"form": "field value"})]
+MediaType = Annotated[  # RFC 9110 §8.3.1
+    str,
+    Meta(pattern=rf"^{_WORD}/{_WORD}[\t ]*(;{_FIELD_VALUE})?\Z", extra={"form": "media type"}),
+]
+FileName = Annotated[str, Meta(pattern=r"^[^/\0]+\Z", extra={"form": "file name"})]
+UrlPath = Annotated[str, Meta(pattern=r"^/[^?#]*\Z", extra={"form": "URL path"})]
+Suffix = Annotated[str, Meta(pattern=r"^(\.[^/]+)?\Z", extra={"form": "suffix"})]
+
+
+Version = Literal["HTTP/1.0", "HTTP/1.1"]  # RFC 9112 §2.3; those that http.server speaks
+
+
+class HandlerOptions(Struct, frozen=True, kw_only=True):
+    """`[server.NAME.handler_options]`; left out, each is what the class says."""
+
+    directory: Annotated[
+        FilePath | None,
+        about("the folder to share", unset="", also=["root", "document_root", "dir"]),
+    ] = None
+    index_pages: Annotated[
+        list[FileName] | None,
+        about("files shown in place of a listing", unset="", also=["index", "index_files"]),
+    ] = None
+    extensions_map: Annotated[
+        dict[Suffix, MediaType] | None,
+        about("content types by suffix, beside the class's", unset="", also=["mime_types"]),
+    ] = None
+    default_content_type: Annotated[
+        MediaType | None,
+        about("for names that tell no type", unset="", also=["content_type", "default_type"]),
+    ] = None
+    extra_response_headers: Annotated[
+        dict[Token, FieldValue | list[FieldValue]]
+        | list[Annotated[list[str], Meta(min_length=2, max_length=2)]]
+        | None,
+        about("added to files and listings", unset="", also=["headers", "add_header"]),
+    ] = None
+    protocol_version: Annotated[
+        Version | None, about("spoken at most", unset="", also=["protocol"])
+    ] = None
+    default_request_version: Annotated[
+        Literal["HTTP/0.9", "HTTP/1.0", "HTTP/1.1"] | None,
+        about("of a request that names none", unset=""),
+    ] = None
+    server_version: Annotated[
+        FieldValue | None, about("in the header Server", unset="", also=["server_tokens"])
+    ] = None
+    sys_version: Annotated[FieldValue | None, about("in the header Server", unset="")] = None
+    allowed_methods: Annotated[
+        list[Token] | None, about("others are answered by 405", unset="", also=["methods"])
+    ] = None
+    cgi_directories: Annotated[
+        list[UrlPath] | None, about("whose files are run", unset="", also=["cgi_bin"])
+    ] = None
+    error_message_format: Annotated[
+        str | None,
+        about("page with %(code)d, %(message)s, %(explain)s", unset="", also=["error_page"]),
+    ] = None
+    error_content_type: Annotated[MediaType | None, about("of that page", unset="")] = None
+    timeout: Annotated[
+        SomeSeconds | None, about("in place of all times of limits, for each read and write")
+    ] = None
+    disable_nagle_algorithm: Annotated[bool | None, about("set TCP_NODELAY", unset="")] = None
+    rbufsize: Annotated[
+        Annotated[int, Meta(ge=-1, le=MOST)] | None, about("bytes of rfile's buffer", unset="")
+    ] = None
+    wbufsize: Annotated[
+        Annotated[int, Meta(ge=-1, le=MOST)] | None, about("bytes of wfile's buffer", unset="")
+    ] = None

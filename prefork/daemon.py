@@ -1,0 +1,296 @@
+"""The daemon: plans become listeners, pools and a master, which runs until its end.
+
+The master; also as a later image of the same process, that takes over what the
+one before has left, and as a rehearsal. In this order: what can fail without
+harm, what needs root, then the rights are dropped, then workers.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Protocol
+
+from prefork import fleet, log, privileges, systemd
+from prefork.bulletin import Bulletin
+from prefork.charter import Charter
+from prefork.control import Control
+from prefork.detach import Detached, detach
+from prefork.errors import StartError
+from prefork.handover import Stage
+from prefork.image import Image
+from prefork.listeners import Listener, Listeners, Stock
+from prefork.master import Estate, Master, Owner
+from prefork.overseer import Overseer
+from prefork.pidfile import Pidfile
+from prefork.places import default_control_path, open_control, usable_control_path
+from prefork.plan import Plan, Prepared, explain
+from prefork.pool import Pool
+from prefork.rehearsal import answer
+from prefork.reload import Reload
+from prefork.succession import Leftover, adopt_processes, adopt_workers
+from prefork.upkeep import Upkeep
+
+
+class Source(Protocol):
+    """Where a charter and plans come from: a config, or the command line."""
+
+    charter: Charter
+
+    def plans(self) -> list[Plan]:
+        """Import what is served; return the pools to be.
+
+        Raises: PreforkError.
+        """
+
+
+#: Called with all listeners when they are open.
+Greet = Callable[[Sequence[Listener]], None]
+
+
+class Daemon:
+    """One life of the process, from its image's start to its end."""
+
+    def __init__(self, source: Source, stage: Stage, image: Image, greet: Greet) -> None:
+        self.charter = source.charter
+        self.image = image
+        self.handover = stage.handover
+        self.generation = 1 if stage.handover is None else stage.handover.generation + 1
+        self.born_s = time.time() if stage.handover is None else stage.handover.born_s
+        self.pidfile: Pidfile | None = None
+        self.control: Control | None = None
+        self.control_path: Path | None = None
+        self.listeners = Listeners()
+        self.prepared: list[Prepared] = []
+        self.leftover = Leftover(())
+        self.master: Master
+        self._source = source
+        self._answer_fd = stage.answer_fd
+        self._greet = greet
+        self._detached: Detached | None = None
+        self._upkeep: list[Upkeep] = []
+        self._control_socket: socket.socket | None = None
+
+    # -- a life ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises: PreforkError when it cannot even begin.
+        """
+        charter = self.charter
+        if charter.daemonize and self.handover is None:
+            self._detached = detach(
+                working_directory=charter.working_directory or "/", umask=charter.umask
+            )
+        try:
+            with ExitStack() as stack:
+                self._prepare(stack)
+                self._open_offices(stack)
+                self._serve(stack)
+        except BaseException as error:
+            if self._detached is not None:
+                self._detached.failed(f"prefork: error: {error}")
+            raise
+
+    def rehearse(self) -> None:
+        """Do all but serve; tell the master how it went."""
+        assert self._answer_fd is not None  # noqa: S101 # a rehearsal has one
+        fd = self._answer_fd
+        os.set_inheritable(fd, False)
+        with ExitStack() as stack:
+            try:
+                self._prepare(stack)
+                self._try_workers()
+            except Exception as error:
+                stack.callback(self.listeners.close)
+                answer(fd, str(explain(error, "this")))
+                raise
+            answer(fd, None, [n for n in self.listeners.open if n.is_new])
+
+    def _prepare(self, stack: ExitStack) -> None:
+        """Open the listeners, import the handlers."""
+        left = self.handover.listeners if self.handover is not None else []
+        named = systemd.inherited(os.environ) if self.handover is None else []
+        self.listeners = Listeners(Stock([n.open() for n in left], named))
+        if self._answer_fd is None:
+            stack.callback(self.listeners.close)
+        if self.handover is None:
+            with suppress(OSError):
+                if self.charter.working_directory is not None and not self.charter.daemonize:
+                    os.chdir(self.charter.working_directory)
+        if self.charter.umask is not None:
+            os.umask(self.charter.umask)
+        if "nofile" not in self.charter.rlimits:
+            privileges.raise_descriptors(self.charter.descriptors)
+        privileges.apply_rlimits(self.charter.rlimits, for_good=False)
+        for plan in self._source.plans():
+            opened = self.listeners.listen([place.where for place in plan.places])
+            try:
+                prepared = Prepared(plan, opened)
+            except Exception as error:
+                raise explain(error, plan.what) from error
+            stack.callback(prepared.close)
+            prepared.abandon = self._abandon_others
+            self.prepared.append(prepared)
+
+    def _open_offices(self, stack: ExitStack) -> None:
+        """Open what people and programs know the daemon by: pidfile, control socket."""
+        charter, left = self.charter, self.handover
+        if charter.pidfile is not None:
+            held = None if left is None else left.pidfile_fd
+            if left is not None and held is not None and left.pidfile_path == charter.pidfile:
+                self.pidfile = Pidfile.adopt(charter.pidfile, held)
+            else:
+                self.pidfile = Pidfile.create(charter.pidfile)
+            stack.callback(self.pidfile.remove)
+        if charter.config_path is not None and charter.control != "off":
+            self._control_socket = self._open_control(charter.config_path)
+        if charter.identity is not None:
+            privileges.drop(charter.identity)
+        if charter.no_new_privs:
+            privileges.set_no_new_privs()
+        self._greet(self.listeners.open)
+
+    def _serve(self, stack: ExitStack) -> None:
+        charter, left = self.charter, self.handover
+        pools = [prepared.pool(self.generation) for prepared in self.prepared]
+        plans = [prepared.plan for prepared in self.prepared]
+        if left is not None:
+            pools = adopt_workers(left, pools)
+        self.bulletin = Bulletin(os.environ)
+        self.reload = Reload(self)
+        self.overseer = Overseer(self)
+        owner = Owner(
+            begun=lambda: self._begin(stack, pools, plans),
+            ready=self._tell_ready,
+            stopping=self._tell_stopping,
+            turn=self._turn,
+            disown=self._disown,
+            signals=self.overseer.signals(),
+        )
+        estate = None if left is None else Estate(**left.estate)
+        what = ", ".join(plan.what for plan in plans)
+        at = ",".join(str(listener) for listener in self.listeners.open)
+        title = f"{charter.config_path}" if charter.config_path is not None else f"{what} {at}"
+        self.master = Master(pools, owner, f"prefork: master [{title}]", estate)
+        try:
+            self.master.run()
+        finally:
+            log.info("master.stopped", pid=os.getpid())
+        if self.master.ended_by == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    # -- what the master tells its owner -------------------------------------------
+
+    def _begin(self, stack: ExitStack, pools: Sequence[Pool], plans: Sequence[Plan]) -> None:
+        """Take over what the image before has left, when the loop is about to run."""
+        master, left = self.master, self.handover
+        if left is not None:
+            adopt_processes(left, master)
+            shut = [n.open() for n in left.shut]
+            self.leftover = Leftover(self.listeners.stock.ours, shut)
+        self._upkeep = [
+            Upkeep(plan, pool, master.board) for plan, pool in zip(plans, pools, strict=False)
+        ]
+        if self._control_socket is not None:
+            self.control = Control(self._control_socket, self.overseer, master.watch, master.forget)
+            stack.callback(self.control.close)
+        if left is not None:
+            self.reload.resume(left)
+        for listener in self.listeners.open:
+            self.bulletin.keep(listener)
+
+    def _tell_ready(self) -> None:
+        if self.handover is None:
+            log.info("master.ready", pid=os.getpid())
+        self.bulletin.ready(self.master)
+        if self._detached is not None:
+            self._detached.ready()
+            self._detached = None
+
+    def _tell_stopping(self) -> None:
+        self.bulletin.stopping(self.charter.stop_s)
+        self.reload.abandon("the server stops")
+
+    def _turn(self) -> None:
+        master = self.master
+        pid_of = {child.line: child.pid for child in master.children}
+        if not master.is_stopping:
+            for upkeep in self._upkeep:
+                upkeep.tick(pid_of)
+            if self._detached is not None and (reason := self.trouble()):
+                self._detached.failed(f"prefork: error: {reason}")
+                self._detached = None
+                master.quit()
+        for listener in self.leftover.tick(master.pools):
+            self.bulletin.drop(listener)
+        self.reload.tick()
+        self.overseer.tick()
+        if self.control is not None:
+            self.control.tick()
+        self.bulletin.tick(self)
+
+    def trouble(self) -> str:
+        """Return why some worker did not get READY, "" if none is known to be in trouble."""
+        return next((pool.trouble for pool in self.master.pools if pool.trouble), "")
+
+    def is_renewed(self) -> bool:
+        """Tell whether only workers of this generation serve."""
+        return all(fleet.is_renewed(pool.fleet) for pool in self.master.pools)
+
+    # -- details -------------------------------------------------------------------
+
+    def _open_control(self, config: Path) -> socket.socket | None:
+        charter, left = self.charter, self.handover
+        path = None if charter.control is None else Path(charter.control)
+        if left is not None and left.control_fd is not None and left.control_path is not None:
+            if path is None or str(path) == left.control_path:
+                self.control_path = Path(left.control_path)
+                return socket.socket(fileno=left.control_fd)
+            os.close(left.control_fd)
+        try:
+            if path is None:
+                path = usable_control_path(default_control_path(config, os.geteuid()), os.geteuid())
+            sock = open_control(path, charter.control_mode, charter.control_group)
+        except StartError as error:
+            if charter.control is not None:
+                raise
+            log.warning("control.none", reason=error)
+            return None
+        self.control_path = path
+        return sock
+
+    def _try_workers(self) -> None:
+        """Have one worker of each pool get ready; raise what keeps it from that."""
+        pools = [prepared.pool(self.generation, rehearsal=True) for prepared in self.prepared]
+
+        def end() -> None:
+            master.quit()
+
+        def look() -> None:
+            if any(pool.trouble for pool in pools):
+                master.quit()
+
+        master = Master(pools, Owner(ready=end, turn=look), "prefork: rehearsal")
+        master.run()
+        for pool in pools:
+            if pool.trouble:
+                name = f"{pool.name}: " if pool.name else ""
+                raise StartError(f"{name}a worker cannot start: {pool.trouble}")
+
+    def _abandon_others(self) -> None:
+        """In a worker that has its own: close all others'."""
+        for listener in [*self.listeners.open, *self.leftover.listeners]:
+            listener.sock.close()
+        for prepared in self.prepared:
+            prepared.forget()
+
+    def _disown(self) -> None:
+        """In each child: close what is the master's alone."""
+        if self.control is not None:
+            self.control.abandon()
+        self.reload.disown()

@@ -1,0 +1,174 @@
+"""A pool before there is one: what it serves, where, and how; then its `Pool`.
+
+The master and a rehearsal. Made of a config (`planning`) or of the command
+line's words (`cli`); both run in the same way from here on.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from prefork.errors import PreforkError, StartError
+from prefork.listeners import Listener, Where
+from prefork.mixin import PreforkMixIn
+from prefork.outfit import Outfit
+from prefork.pool import Pool, Settings
+from prefork.servers import class_for, make_server
+from prefork.target import Kind, Target
+
+Hook = Callable[[Sequence[Any]], object]  #: gets the worker's servers
+
+
+@dataclass(frozen=True)
+class Place:
+    """One listener and what is special about its server: class variables."""
+
+    where: Where
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Code:
+    """What comes from the program's modules. variables: the handler's defaults for the server's."""
+
+    target: Target
+    server_class: type[Any] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    on_worker_start: Hook | None = None
+    on_worker_stop: Hook | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """load: imports the handler and the rest; called by the master (preload) or each worker.
+
+    what: for people and process titles. variables: of the server class.
+    least, most: between which the number of workers follows the load, if not None.
+    max_memory_bytes, max_age_s: of a worker, above which it is replaced.
+    """
+
+    name: str
+    what: str
+    places: Sequence[Place]
+    load: Callable[[], Code]
+    settings: Settings
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    outfit: Outfit = field(default_factory=Outfit)
+    preload: bool = True
+    reuse_port: bool = False
+    least: int | None = None
+    most: int | None = None
+    max_memory_bytes: int | None = None
+    max_age_s: float | None = None
+
+
+class Prepared:
+    """A plan with what the master has done for it: code imported, sockets open.
+
+    listeners: those of each place of the plan.
+    Raises: PreforkError, or what a class's `__init__` raises.
+    """
+
+    def __init__(self, plan: Plan, listeners: Sequence[Sequence[Listener]]) -> None:
+        self.plan = plan
+        self.listeners = [listener for some in listeners for listener in some]
+        self._variables = [
+            {**plan.variables, **place.variables}
+            for place, some in zip(plan.places, listeners, strict=True)
+            for _ in some
+        ]
+        self.abandon: Callable[[], None] = lambda: None  #: in a worker: close what is others'
+        self._servers: list[PreforkMixIn] | None = None
+        if plan.preload:
+            with plan.outfit.imported_in():
+                self._code = plan.load()
+                self._servers = self._make([listener.sock for listener in self.listeners])
+
+    def pool(self, generation: int, *, rehearsal: bool = False) -> Pool:
+        """Return the pool, to be run by a master."""
+        settings = self.plan.settings
+        life = settings.life
+        if rehearsal:
+            settings = replace(settings, workers=1, life=replace(life, rehearsal=True))
+        else:
+            settings = replace(settings, life=replace(life, on_stop=self._on_stop))
+        queues = [[listener.sock for listener in self.listeners]]
+        keys = [listener.key for listener in self.listeners]
+        return Pool(settings, queues, self._open, for_good=True, generation=generation, keys=keys)
+
+    def close(self) -> None:
+        """Have the servers close their sockets; the listeners' own stay open."""
+        for server in self._servers or ():
+            server.server_close()
+
+    def forget(self) -> None:
+        """In a worker of another pool: close the servers' sockets, and call no hooks."""
+        for server in self._servers or ():
+            server.socket.close()
+
+    def _open(self, queue: int) -> list[PreforkMixIn]:
+        """Return the servers of a worker, in that worker."""
+        del queue
+        self.plan.outfit.put_on()
+        if self._servers is None:
+            self._code = self.plan.load()
+            self._servers = self._make([listener.sock for listener in self.listeners])
+        servers, self._servers = self._servers, None
+        self.abandon()
+        self._servers = servers
+        if self._code.on_worker_start is not None:
+            self._code.on_worker_start(servers)
+        return servers
+
+    def _on_stop(self) -> None:
+        if self._code.on_worker_stop is not None:
+            self._code.on_worker_stop(self._servers or ())
+
+    def _make(self, sockets: Sequence[socket.socket]) -> list[PreforkMixIn]:
+        code = self._code
+        server_class = class_for(code.target.kind, code.server_class)
+        return [
+            make_server(server_class, {**code.variables, **variables}, sock, code.target.handler)
+            for sock, variables in zip(sockets, self._variables, strict=True)
+        ]
+
+
+def kind_of(plan: Plan) -> Kind:
+    """Return what family of servers a plan's handler wants.
+
+    Without preload it is imported by a child, so that the master never has it.
+    Raises: PreforkError.
+    """
+    if plan.preload:
+        with plan.outfit.imported_in():
+            return plan.load().target.kind
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        text = "!it ended without a word"
+        try:
+            os.environ.update(plan.outfit.environment)
+            sys.path[:0] = plan.outfit.path
+            text = plan.load().target.kind.value
+        except BaseException as error:  # the parent raises it
+            text = f"!{error}"
+        finally:
+            os.write(write_fd, text.encode("utf-8", "replace")[:4096])
+            os._exit(0)
+    os.close(write_fd)
+    with os.fdopen(read_fd, encoding="utf-8") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    if answer.startswith("!") or not answer:
+        raise StartError(answer[1:] or f"{plan.what}: its import ended the process")
+    return Kind(answer)
+
+
+def explain(error: BaseException, what: str) -> PreforkError:
+    """Return what a server class has raised as an error for people."""
+    if isinstance(error, PreforkError):
+        return error
+    return StartError(f"cannot serve {what}: {type(error).__name__}: {error}")

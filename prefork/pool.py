@@ -1,0 +1,364 @@
+"""One pool: workers that serve the same listeners, kept at their number.
+
+The master. It performs what `fleet` decides, on the processes that `children`
+holds, and tells workers apart by their lines of the scoreboard. It owns the
+listening sockets for as long as it lives and never accepts from them. It never
+raises because of what a worker does.
+"""
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from prefork import fleet, log
+from prefork.children import Child, Children
+from prefork.fleet import Action, Event, Fleet, Happening, Policy, Slot, State, Wish
+from prefork.reports import Record, Report
+from prefork.roles import Server
+from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
+from prefork.sockets import SharedSocket, endpoint_of
+from prefork.worker import Life, Place, Worker
+
+#: Gets the number of a queue; called in a worker.
+OpenServers = Callable[[int], Sequence[Server]]
+
+_HERE: Final = frozenset({State.STARTING, State.SERVING, State.RETIRING, State.KILLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the owner of a pool decides.
+
+    workers: 0 to CAPACITY. heartbeat_timeout_s: None lets a silent worker be.
+    name: "" where there is one pool only.
+    Raises: ValueError.
+    """
+
+    workers: int
+    policy: Policy
+    heartbeat_timeout_s: float | None
+    life: Life
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= CAPACITY:
+            raise ValueError(f"workers must be 1 to {CAPACITY}, not {self.workers}")
+
+
+@dataclass(slots=True)
+class Member:
+    """A worker that is there. slot: of the fleet. queue: which listeners it has.
+
+    started_s: when it was forked, monotonic. keys: of its listeners, in its order.
+    doomed: bit n for its nth listener, if nobody after it will serve that.
+    """
+
+    line: int
+    slot: int
+    generation: int
+    queue: int
+    started_s: float
+    keys: tuple[str, ...] = ()
+    doomed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """What all pools of a master share."""
+
+    pid: int
+    board: Scoreboard
+    children: Children
+    report_w: int
+    lifeline_r: int
+
+
+class Pool:
+    """queues: the listeners of each queue; workers are spread over the queues evenly.
+
+    open_servers: makes the servers of a worker, in that worker. keys: of the
+    listeners of a queue, for a master that hands them over.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queues: list[list[socket.socket]],
+        open_servers: OpenServers,
+        *,
+        for_good: bool,
+        generation: int = 1,
+        keys: Sequence[str] = (),
+    ) -> None:
+        self.settings = settings
+        self.queues = queues
+        self.generation = generation
+        self.keys = tuple(keys)
+        self.members: dict[int, Member] = {}  #: by line
+        self.fleet = Fleet((), settings.policy, settings.workers)
+        self._life = settings.life
+        if settings.heartbeat_timeout_s is not None:
+            poll_s = min(settings.life.poll_s, settings.heartbeat_timeout_s / 3)
+            self._life = replace(settings.life, poll_s=poll_s)
+        self.trouble = ""  #: why the last worker that did not get READY ended
+        self._open_servers = open_servers
+        self._for_good = for_good
+        self._shared: list[list[SharedSocket]] = []
+        self._drain_until_s = 0.0
+        self._drainer_ready = True  # nothing is known against the first
+        self._short = False
+        self._looked_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """What the pool is called."""
+        return self.settings.name
+
+    def open(self, premises: Premises) -> None:
+        """Share the sockets, and want workers."""
+        self._at = premises
+        self._shared = [
+            [SharedSocket(sock, for_good=self._for_good) for sock in queue] for queue in self.queues
+        ]
+        if not self.fleet.slots:
+            self.fleet = fleet.new_fleet(
+                self.settings.workers, self.settings.policy, time.monotonic()
+            )
+
+    def close(self) -> None:
+        """Leave the sockets as they were found."""
+        for shared in self._every_socket():
+            shared.restore()
+
+    def adopt(self, member: Member, state: State, due_s: float | None) -> None:
+        """Take over a worker of the generation before; call it before `open()`."""
+        member.slot = len(self.fleet.slots)
+        self.fleet = replace(self.fleet, slots=(*self.fleet.slots, Slot(state, due_s)))
+        self.members[member.line] = member
+
+    # -- what happens --------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look at the clock and at the heartbeats."""
+        self._check_heartbeats()
+        self.happen(Wish.TICK)
+
+    def patience_s(self) -> float:
+        """Return how long `tick()` can wait."""
+        due_s = fleet.next_due_s(self.fleet)
+        poll_s = self._life.poll_s
+        return poll_s if due_s is None else max(0.0, min(poll_s, due_s - time.monotonic()))
+
+    def is_over(self) -> bool:
+        """Tell whether the pool has stopped, and nobody waits in its queues."""
+        return fleet.is_over(self.fleet) and not self._is_unserved()
+
+    def hear(self, record: Record) -> None:
+        """Take note of what one of its workers reports."""
+        child = self._at.children.get(record.line)
+        member = self.members.get(record.line)
+        if child is None or member is None or child.pid != record.pid:
+            return  # the last words of a worker that has been replaced
+        if record.what is Report.READY:
+            log.debug("worker.ready", slot=record.line, pid=record.pid)
+            self._drainer_ready = True
+            self.trouble = ""
+            self.happen(Happening(Event.READY, member.slot))
+        elif record.what is Report.EXPIRED:
+            log.debug("worker.expired", slot=record.line, pid=record.pid)
+            self.happen(Happening(Event.EXPIRE, member.slot))
+        elif record.what is Report.FAILED:
+            child.last_words = record.text
+        else:
+            tell = log.debug if self.fleet.stopping else log.info
+            tell("worker.asked_to_leave", slot=record.line, pid=record.pid)
+            self.happen(Happening(Event.ASKED, member.slot))
+
+    def bury(self, child: Child) -> None:
+        """Take leave of a worker that has ended."""
+        member = self.members.pop(child.line)
+        cause = self._at.children.bury(child)
+        self._at.board.give_back(child.line)
+        state = self.fleet.slots[member.slot].state
+        expected = cause == "exit 0" and state not in (State.STARTING, State.SERVING)
+        tell = log.debug if expected or child.doom else log.warning
+        early = {"ready": "no"} if state is State.STARTING else {}
+        if state is State.STARTING or (state is State.KILLED and child.doom == _LATE):
+            self.trouble = child.last_words or child.doom or cause
+        tell("worker.died", slot=child.line, pid=child.pid, cause=cause, **early)
+        self.happen(Happening(Event.DIED, member.slot))
+
+    def happen(self, what: Happening | Wish) -> None:
+        """Step the fleet and perform what follows, until nothing more does."""
+        if what is Wish.STOP:
+            if self.fleet.stopping:
+                return
+            self._shut_doors()
+        if what is Wish.QUIT:
+            self._drain_until_s = 0.0
+        self.fleet, actions = fleet.step(self.fleet, what, time.monotonic())
+        for action, slot in actions:
+            self._perform(action, slot)
+        self.fleet, actions = fleet.balance(self.fleet, time.monotonic())
+        for action, slot in actions:
+            self._perform(action, slot)
+
+    # -- what is wished ------------------------------------------------------
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers from now on."""
+        self.fleet = replace(self.fleet, target=workers)
+        self.happen(Wish.TICK)
+
+    def kill(self, line: int, why: str) -> None:
+        """End a worker by force, with its stacks in the log; another takes its place."""
+        self._doom(line, why)
+        self.happen(Happening(Event.STUCK, self.members[line].slot))
+
+    def expire(self, line: int) -> None:
+        """Have a worker replaced, and then finish and go."""
+        self.happen(Happening(Event.EXPIRE, self.members[line].slot))
+
+    def state_of(self, line: int) -> State:
+        """Return the state of a worker."""
+        return self.fleet.slots[self.members[line].slot].state
+
+    # -- heartbeats ----------------------------------------------------------
+
+    def _check_heartbeats(self) -> None:
+        now_s = time.monotonic()
+        late_s = now_s - self._looked_s
+        self._looked_s = now_s
+        limit_s = self.settings.heartbeat_timeout_s
+        # After this process itself was stopped (SIGSTOP, a paused machine),
+        # every heartbeat looks old: give the workers one turn to beat again.
+        if limit_s is None or late_s > self._life.poll_s + limit_s / 2:
+            return
+        for line, member in list(self.members.items()):
+            state = self.fleet.slots[member.slot].state
+            if state not in (State.SERVING, State.EXPIRING, State.LEAVING):
+                continue
+            words = self._at.board[line]
+            silent_s = now_s - words.beat_ns / 1e9
+            if words.activity != CLIENT and silent_s > limit_s:
+                self.kill(line, f"stuck for {silent_s:.1f} s")
+
+    # -- actions -------------------------------------------------------------
+
+    def _perform(self, action: Action, slot: int) -> None:
+        if action in (Action.START, Action.START_DRAINING):
+            self._start(slot, draining=action is Action.START_DRAINING)
+            return
+        member = next(m for m in self.members.values() if m.slot == slot)
+        if action is Action.RETIRE:
+            self._order(member, Order.DRAIN_SOME if member.doomed else Order.RETIRE)
+        elif action is Action.DRAIN:
+            self._order(member, Order.DRAIN)
+        elif action is Action.QUIT:
+            self._at.children.send(member.line, signal.SIGQUIT)
+        elif action is Action.ABORT:
+            # faulthandler writes every thread's stack from C, even when the
+            # interpreter hangs, and the default action ends the process.
+            self._doom(member.line, _LATE)
+            self._at.children.send(member.line, signal.SIGABRT)
+        else:
+            self._doom(member.line, _LATE)
+            self._at.children.send(member.line, signal.SIGKILL)
+
+    def _start(self, slot: int, *, draining: bool) -> None:
+        if draining:
+            self._drainer_ready = False
+        line = self._at.board.take()
+        if line is None:
+            self._not_started(slot, f"there are {CAPACITY} workers already")
+            return
+        self._at.board[line].clear(time.monotonic_ns())
+        queue = self._emptiest_queue()
+        try:
+            child = self._at.children.start(line, self._main_of(line, queue))
+        except OSError as error:
+            self._at.board.give_back(line)
+            self._not_started(slot, error.strerror or str(error))
+            return
+        self._short = False
+        log.debug("worker.started", slot=line, pid=child.pid)
+        member = Member(line, slot, self.generation, queue, time.monotonic(), self.keys)
+        self.members[line] = member
+        if draining:
+            self._order(member, Order.DRAIN)
+
+    def _not_started(self, slot: int, reason: str) -> None:
+        # Of many slots that all fail, each again and again, one says why.
+        tell = log.debug if self._short else log.error
+        tell("worker.not_started", reason=reason)
+        self._short = True
+        self.trouble = reason
+        self.happen(Happening(Event.DIED, slot))
+
+    def _main_of(self, line: int, queue: int) -> Callable[[Callable[[], None]], None]:
+        """Return what a worker does; it is called in the child."""
+
+        def main(let_through: Callable[[], None]) -> None:
+            at = self._at
+            place = Place(at.pid, line, at.board[line], at.report_w, at.lifeline_r)
+            worker = Worker(place, self._life, lambda: self._open_servers(queue))
+            try:
+                worker.run(let_through)
+            except BaseException as error:
+                kind = type(error).__name__
+                worker.report(Report.FAILED, f"{kind}: {error}" if str(error) else kind)
+                raise
+
+        return main
+
+    def _emptiest_queue(self) -> int:
+        if len(self.queues) < 2:
+            return 0
+        here = [m.queue for m in self.members.values() if self.state_of(m.line) in _HERE]
+        return min(range(len(self.queues)), key=here.count)
+
+    def _order(self, member: Member, order: Order) -> None:
+        log.debug("worker.ordered", slot=member.line, order=order.name)
+        words = self._at.board[member.line]
+        words.doomed = member.doomed
+        words.order = order
+        self._at.children.send(member.line, signal.SIGTERM)
+
+    def _doom(self, line: int, why: str) -> None:
+        child = self._at.children.get(line)
+        if child is not None and not child.doom:
+            child.doom = why
+            log.error("worker.killed", slot=line, pid=child.pid, reason=why)
+
+    # -- sockets -------------------------------------------------------------
+
+    def _every_socket(self) -> Iterator[SharedSocket]:
+        return (shared for queue in self._shared for shared in queue)
+
+    def _shut_doors(self) -> None:
+        for shared in self._every_socket():
+            if not shared.refuse_new():
+                log.debug("master.door_open", at=endpoint_of(shared.socket))
+        self._drain_until_s = time.monotonic() + self.settings.policy.graceful_s
+
+    def _is_unserved(self) -> bool:
+        """Start a worker for clients that the last one, by dying, has left in the queue.
+
+        Not again after one that died before it was READY: it has answered
+        nobody, and the next would not either.
+        """
+        if not self._drainer_ready or time.monotonic() >= self._drain_until_s:
+            return False
+        if not self.fleet.slots:
+            return False
+        if not any(shared.has_clients() for shared in self._every_socket()):
+            return False
+        log.warning("master.unserved", reason="clients wait, and their worker has died")
+        self.happen(Happening(Event.UNSERVED, 0))
+        return True
+
+
+_LATE: Final = "not finished in time"

@@ -1,0 +1,145 @@
+"""How a generation of workers follows another: what is handed over, and who is left.
+
+The master, before and after its execve. It decides nothing about single
+workers: `fleet` relieves them one by one.
+"""
+
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from prefork.fleet import Policy, State
+from prefork.handover import Handover, Left, Worker
+from prefork.listeners import Listener
+from prefork.master import Master
+from prefork.pool import Member, Pool, Settings
+from prefork.roles import Server
+from prefork.sockets import SharedSocket
+from prefork.worker import Life
+
+#: What a worker of the generation before is in, by what it was in then. One that was not READY
+#: yet is not waited for: it is told to go like one that was told already.
+_AFTERWARDS: Final[Mapping[State, State]] = {
+    State.STARTING: State.EXPIRING,
+    State.SERVING: State.EXPIRING,
+    State.EXPIRING: State.EXPIRING,
+    State.RETIRING: State.LEAVING,
+    State.LEAVING: State.LEAVING,
+    State.KILLED: State.CONDEMNED,
+    State.CONDEMNED: State.CONDEMNED,
+}
+
+
+def workers_of(master: Master, keys: Mapping[str, Sequence[str]]) -> list[Worker]:
+    """Return the sheet's lines of all workers that live. keys: of each pool's listeners."""
+    found = []
+    for pool in master.pools:
+        for line, member in pool.members.items():
+            child = master.children.get(line)
+            slot = pool.fleet.slots[member.slot]
+            if child is None or slot.state not in _AFTERWARDS:
+                continue
+            found.append(
+                Worker(
+                    pool=pool.name,
+                    line=line,
+                    pid=child.pid,
+                    pidfd=child.pidfd,
+                    state=slot.state.name,
+                    due_s=slot.due_s,
+                    generation=member.generation,
+                    started_s=member.started_s,
+                    queue=member.queue,
+                    keys=list(member.keys or keys.get(pool.name, ())),
+                )
+            )
+    return found
+
+
+def lefts_of(listeners: Iterable[Listener]) -> list[Left]:
+    """Return the sheet's lines of all listeners."""
+    return [Left(key=n.key, fd=n.sock.fileno(), inode=n.inode) for n in listeners]
+
+
+def adopt_workers(handover: Handover, pools: Sequence[Pool]) -> list[Pool]:
+    """Give each worker that lives on to its pool; return the pools, and those that are no more.
+
+    Of a pool that the config does not have any more, the workers go at once.
+    """
+    by_name = {pool.name: pool for pool in pools}
+    for worker in handover.workers:
+        pool = by_name.get(worker.pool)
+        if pool is None:
+            pool = by_name[worker.pool] = _remnant(worker.pool, handover)
+        served = {key for other in pools for key in other.keys}
+        doomed = sum(1 << n for n, key in enumerate(worker.keys) if key not in served)
+        member = Member(
+            line=worker.line,
+            slot=0,
+            generation=worker.generation,
+            queue=worker.queue,
+            started_s=worker.started_s,
+            doomed=doomed,
+            keys=tuple(worker.keys),
+        )
+        state = _AFTERWARDS[State[worker.state]]
+        due_s = worker.due_s
+        if state is State.LEAVING and due_s is None:
+            due_s = time.monotonic() + pool.settings.policy.graceful_s
+        pool.adopt(member, state, None if state is State.EXPIRING else due_s)
+    return list(by_name.values())
+
+
+def adopt_processes(handover: Handover, master: Master) -> None:
+    """Have the master supervise them."""
+    for worker in handover.workers:
+        master.children.adopt(worker.line, worker.pid, worker.pidfd)
+
+
+class Leftover:
+    """Listeners that nobody asks for any more, until the last worker that serves them has gone.
+
+    From the beginning they let no new client in; those in the queue are answered.
+    """
+
+    def __init__(self, listeners: Sequence[Listener], shut: Sequence[Listener] = ()) -> None:
+        self.listeners = [*listeners, *shut]
+        for listener in self.listeners:
+            SharedSocket(listener.sock, for_good=True).refuse_new()
+
+    def reusable(self) -> list[Listener]:
+        """Return those that can let clients in again, if the next config wants that."""
+        return [n for n in self.listeners if not _is_final(n)]
+
+    def shut(self) -> list[Listener]:
+        """Return those that cannot."""
+        return [n for n in self.listeners if _is_final(n)]
+
+    def tick(self, pools: Iterable[Pool]) -> list[Listener]:
+        """Close what is not served any more; return it."""
+        if not self.listeners:
+            return []
+        served = {key for p in pools for member in p.members.values() for key in member.keys}
+        gone = [listener for listener in self.listeners if listener.key not in served]
+        for listener in gone:
+            self.listeners.remove(listener)
+            listener.close()
+        return gone
+
+
+def _is_final(listener: Listener) -> bool:
+    """Tell whether its door, once shut, stays so: the kernel knows no way back for Unix streams."""
+    sock = listener.sock
+    return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
+
+
+def _remnant(name: str, handover: Handover) -> Pool:
+    patience_s = 3600.0
+    policy = Policy(retire_s=patience_s)
+    settings = Settings(0, policy, None, Life(what=name, poll_s=0.5), name)
+    return Pool(settings, [], _nobody, for_good=True, generation=handover.generation)
+
+
+def _nobody(_queue: int) -> list[Server]:
+    return []  # there are no workers to come

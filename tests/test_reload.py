@@ -1,0 +1,471 @@
+"""Reload: the same process, new code and config, and not one request lost."""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+from harness import COMMAND, DEADLINE_S, Prefork, children, wait_gone, wait_until
+
+HELLO = """
+from prefork.http import BaseHTTPRequestHandler
+
+TEXT = {text!r}
+
+
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = TEXT.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        size = 0
+        while part := self.rfile.read(65536):
+            size += len(part)
+        body = str(size).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+"""
+
+CONFIG = """
+[master]
+control = "./control.sock"
+
+[server.hello]
+bind = [{bind}]
+handler = "{handler}"
+path = ["."]
+access_log = "off"
+{more}
+"""
+
+
+class Site:
+    """A folder with a config, and the daemon that runs it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config = folder / "site.toml"
+        self.control = [self.config]
+        self.write_code("one")
+        self.write_config()
+
+    def write_code(self, text: str) -> None:  # of another length, or Python thinks it unchanged
+        (self.folder / "app.py").write_text(HELLO.format(text=text))
+
+    def write_config(self, *binds: str, handler: str = "app:Hello", more: str = "workers = 2"):
+        bind = ", ".join(f'"{b}"' for b in binds or ("127.0.0.1:0",))
+        self.config.write_text(CONFIG.format(bind=bind, handler=handler, more=more))
+
+    def start(self) -> Prefork:
+        return Prefork(self.config, cwd=self.folder)
+
+    def ask(self, *words: str, deadline_s: float = 60.0) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [COMMAND, words[0], *self.control, *words[1:]],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            check=False,
+        )
+
+    def status(self) -> dict:
+        answer = self.ask("status", "--json")
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    def reload(self) -> None:
+        answer = self.ask("reload")
+        assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+def get(port: int, host: str = "127.0.0.1") -> str:
+    connection = HTTPConnection(host, port, timeout=DEADLINE_S)
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode()
+
+
+def stop(daemon: Prefork) -> None:
+    assert daemon.stop() == 0
+
+
+def test_a_reload_brings_the_new_code_into_the_same_process(site):
+    with site.start() as daemon:
+        before = daemon.workers()
+        assert get(daemon.port) == "one"
+        site.write_code("second")
+        site.reload()
+        assert get(daemon.port) == "second"
+        for pid in before:
+            wait_gone(pid)
+        status = site.status()
+        assert status["pid"] == daemon.pid
+        assert status["generation"] == 2
+        assert [w["generation"] for w in status["pools"][0]["workers"]] == [2, 2]
+        stop(daemon)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_reloads(site, signum):
+    with site.start() as daemon:
+        site.write_code("second")
+        daemon.send(signum)
+        daemon.log.wait_for("reload.done")
+        assert get(daemon.port) == "second"
+        stop(daemon)
+
+
+def test_without_preload_workers_import_for_themselves(site):
+    site.write_config(more="workers = 2\npreload = false")
+    with site.start() as daemon:
+        assert get(daemon.port) == "one"
+        site.write_code("second")
+        site.reload()
+        assert get(daemon.port) == "second"
+        stop(daemon)
+
+
+class Load:
+    """Clients that ask, some hundred times a second each, and note what is not a right answer."""
+
+    def __init__(self, port: int, clients: int, *, keep_alive: bool):
+        self.answers = 0
+        self.faults: list[str] = []
+        self._port = port
+        self._keep_alive = keep_alive
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+    def _ask(self):
+        connection = None
+        while not self._over.wait(0.002):
+            try:
+                if connection is None:
+                    connection = HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
+                headers = {} if self._keep_alive else {"Connection": "close"}
+                connection.request("GET", "/", headers=headers)
+                answer = connection.getresponse()
+                body = answer.read()
+                if answer.status != 200 or body != b"one":
+                    self.faults.append(f"{answer.status} {body!r}")
+                self.answers += 1
+                if answer.getheader("Connection") == "close":
+                    connection.close()
+                    connection = None
+            except (OSError, HTTPException) as error:
+                self.faults.append(repr(error))
+                connection = None
+        if connection is not None:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_50_reloads_under_load_lose_not_one_request(site):
+    with site.start() as daemon:
+        port = daemon.port
+        with Load(port, 4, keep_alive=True) as kept, Load(port, 4, keep_alive=False) as fresh:
+            for _ in range(50):
+                before = kept.answers, fresh.answers
+                site.reload()
+                wait_until(lambda b=before: kept.answers > b[0] and fresh.answers > b[1])
+        assert kept.faults == []
+        assert fresh.faults == []
+        assert kept.answers > 1000
+        assert fresh.answers > 1000
+        assert site.status()["generation"] == 51
+        stop(daemon)
+    assert "worker.died" not in daemon.log.text()
+
+
+@pytest.mark.slow
+def test_a_download_of_a_gigabyte_begun_before_a_reload_is_whole(site, tmp_path):
+    share = tmp_path / "share"
+    share.mkdir()
+    with (share / "big").open("wb") as file:
+        file.truncate(1 << 30)
+        for at in range(0, 1 << 30, 1 << 26):
+            file.seek(at)
+            file.write(at.to_bytes(8) * 512)
+    with (share / "big").open("rb") as file:
+        wanted = hashlib.file_digest(file, "sha256").hexdigest()
+    options = f'[server.hello.handler_options]\ndirectory = "{share}"'
+    site.write_config(handler="prefork.http:SimpleHTTPRequestHandler", more=options)
+    with site.start() as daemon:
+        connection = HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE_S)
+        connection.request("GET", "/big")
+        answer = connection.getresponse()
+        digest = hashlib.sha256(answer.read(1 << 20))
+        old = daemon.workers()
+        site.reload()
+        assert any(Path(f"/proc/{pid}").exists() for pid in old)
+        while part := answer.read(1 << 20):
+            digest.update(part)
+        assert digest.hexdigest() == wanted
+        connection.close()
+        for pid in old:
+            wait_gone(pid)
+        stop(daemon)
+
+
+def test_an_upload_begun_before_a_reload_is_answered_by_the_worker_that_began_it(site):
+    with site.start() as daemon:
+        with socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S) as client:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
+            client.sendall(head + b"x" * 100000)
+            site.write_code("second")
+            site.reload()
+            client.sendall(b"x" * 100000)
+            answer = b""
+            while part := client.recv(65536):
+                answer += part
+        assert answer.endswith(b"\r\n\r\n200000")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert get(daemon.port) == "second"
+        stop(daemon)
+
+
+def broken_code(site):
+    (site.folder / "app.py").write_text("def broken(:\n")
+    return r"SyntaxError.*app\.py:1"
+
+
+def missing_handler(site):
+    site.write_config(handler="app:Helo")
+    return r"server\.hello\.handler: .*no 'Helo'.*did you mean 'Hello'"
+
+
+def missing_module(site):
+    site.write_config(handler="nowhere:Hello")
+    return r"server\.hello\.handler: no module named 'nowhere'"
+
+
+def broken_toml(site):
+    site.control = ["--socket", site.folder / "control.sock"]  # the config does not tell any more
+    site.config.write_text("[server.hello\n")
+    return r"site\.toml: line 1"
+
+
+def unknown_key(site):
+    site.write_config(more="wrokers = 2")
+    return r"server\.hello\.wrokers: unknown key; did you mean 'workers'"
+
+
+def failing_worker(site):
+    site.write_config(more='on_worker_start = "app:explode"')
+    with (site.folder / "app.py").open("a") as file:
+        file.write("\n\ndef explode(servers):\n    raise RuntimeError('no database')\n")
+    return r"a worker cannot start: RuntimeError: no database"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [broken_code, missing_handler, missing_module, broken_toml, unknown_key, failing_worker],
+)
+def test_what_cannot_work_is_told_and_the_old_generation_serves_on(site, spoil):
+    with site.start() as daemon:
+        before = daemon.workers()
+        reason = spoil(site)
+        answer = site.ask("reload")
+        assert answer.returncode == 1
+        assert re.search(reason, answer.stderr), answer.stderr
+        assert answer.stderr.startswith("prefork: error: ")
+        assert daemon.workers() == before
+        assert get(daemon.port) == "one"
+        daemon.log.wait_for("reload.failed")
+        # Mended, it reloads.
+        site.write_config()
+        site.control = [site.config]
+        site.write_code("second")
+        site.reload()
+        assert get(daemon.port) == "second"
+        assert site.ask("status", "--json").returncode == 0
+        stop(daemon)
+
+
+def test_a_taken_port_is_told_and_the_old_generation_serves_on(site):
+    with socket.create_server(("127.0.0.1", 0)) as other, site.start() as daemon:
+        taken = other.getsockname()[1]
+        site.write_config("127.0.0.1:0", f"127.0.0.1:{taken}")
+        answer = site.ask("reload")
+        assert answer.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{taken}: the port is in use" in answer.stderr
+        assert get(daemon.port) == "one"
+        stop(daemon)
+
+
+def test_bind_lines_open_and_close_listeners_and_unchanged_ones_are_kept(site, tmp_path):
+    first, second = tmp_path / "first.sock", tmp_path / "second.sock"
+    site.write_config("127.0.0.1:0", f"unix:{first}")
+    with site.start() as daemon:
+        port = daemon.port
+        kept = first.stat().st_ino
+        assert first.is_socket()
+        site.write_config("127.0.0.1:0", f"unix:{first}", f"unix:{second}")
+        site.reload()
+        assert first.stat().st_ino == kept
+        assert second.is_socket()
+        assert get(port) == "one"
+        site.write_config("127.0.0.1:0", f"unix:{second}")
+        site.reload()
+        wait_until(lambda: not first.exists())
+        assert second.is_socket()
+        assert get(port) == "one"
+        stop(daemon)
+    assert not second.exists()
+
+
+def test_clients_in_the_queue_of_a_listener_that_goes_are_answered(site, tmp_path):
+    path = str(tmp_path / "old.sock")
+    site.write_config("127.0.0.1:0", f"unix:{path}", more="workers = 1")
+    with site.start() as daemon:
+        (worker,) = daemon.workers()
+        os.kill(worker, signal.SIGSTOP)
+        clients = []
+        for _ in range(5):
+            client = socket.socket(socket.AF_UNIX)
+            client.settimeout(DEADLINE_S)
+            client.connect(path)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            clients.append(client)
+        site.write_config("127.0.0.1:0", more="workers = 1")
+        site.reload()
+        os.kill(worker, signal.SIGCONT)
+        for client in clients:
+            with client:
+                answer = b""
+                while part := client.recv(65536):
+                    answer += part
+                assert answer.endswith(b"\r\n\r\none")
+        wait_gone(worker)
+        stop(daemon)
+
+
+def test_a_pool_can_come_and_go(site, tmp_path):
+    extra = f"""
+[server.more]
+bind = ["unix:{tmp_path}/more.sock"]
+handler = "app:Hello"
+path = ["."]
+workers = 1
+"""
+    with site.start() as daemon:
+        site.write_config(more="workers = 2" + extra)
+        site.reload()
+        assert [p["name"] for p in site.status()["pools"]] == ["hello", "more"]
+        assert len(daemon.workers()) == 3
+        site.write_config()
+        site.reload()
+        wait_until(lambda: len(daemon.workers()) == 2)
+        wait_until(lambda: [p["name"] for p in site.status()["pools"]] == ["hello"])
+        stop(daemon)
+
+
+def test_a_reload_that_is_asked_for_during_another_follows_it(site):
+    with site.start() as daemon:
+        site.write_code("second")
+        asking = [
+            subprocess.Popen([COMMAND, "reload", site.config], stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        for process in asking:
+            _, said = process.communicate(timeout=60)
+            assert (process.returncode, said) == (0, "")
+        assert get(daemon.port) == "second"
+        assert site.status()["state"] == "serving"
+        stop(daemon)
+
+
+def test_a_stop_during_a_reload_ends_both(site):
+    (site.folder / "app.py").write_text(
+        HELLO.format(text="one") + "\nimport os\nif os.path.exists('gate'): open('gate').read()\n"
+    )
+    with site.start() as daemon:
+        os.mkfifo(site.folder / "gate")
+        asking = subprocess.Popen(
+            [COMMAND, "reload", site.config], stderr=subprocess.PIPE, text=True
+        )
+        daemon.log.wait_for("reload.begun")
+        wait_until(lambda: len(children(daemon.pid)) == 3)
+        assert daemon.stop() == 0
+        _, said = asking.communicate(timeout=DEADLINE_S)
+        assert asking.returncode == 1
+        assert "the server stops" in said
+
+
+def test_nobody_but_the_master_keeps_what_only_it_needs(site):
+    """Not one descriptor more after many reloads, in the master and in its workers."""
+    with site.start() as daemon:
+        counts = []
+        for _ in range(4):
+            site.reload()
+            wait_until(lambda: len(daemon.workers()) == 2)
+            pids = [daemon.pid, *daemon.workers()]
+            counts.append([len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids])
+        assert counts[1] == counts[2] == counts[3]
+        stop(daemon)
+
+
+def test_100_workers_killed_at_random_under_load_and_the_service_is_there(site):
+    # Who kills without a pause wants no pauses before the next worker.
+    site.write_config(more="workers = 2\nsettle_time = 0\nbackoff = 0.01\nbackoff_max = 0.05")
+    with site.start() as daemon:
+        port, lost = daemon.port, 0
+        chance = random.Random(4)
+        for _ in range(100):
+            wait_until(daemon.workers)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(daemon.workers()), signal.SIGKILL)
+            try:
+                assert get(port) == "one"
+            except (OSError, HTTPException):
+                lost += 1  # it was in the hands of the one that was killed
+        assert lost < 50
+        wait_until(lambda: len(daemon.workers()) == 2)
+        assert get(port) == "one"
+        stop(daemon)
+
+
+def test_a_master_that_was_stopped_for_a_while_kills_nobody(site):
+    site.write_config(more="workers = 2\nheartbeat_timeout = 0.5")
+    with site.start() as daemon:
+        before = daemon.workers()
+        os.kill(daemon.pid, signal.SIGSTOP)
+        until_s = time.monotonic() + 1.5
+        while time.monotonic() < until_s:
+            assert get(daemon.port) == "one"
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert site.status()["state"] == "serving"
+        assert daemon.workers() == before
+        stop(daemon)
