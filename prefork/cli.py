@@ -31,6 +31,7 @@ from prefork.handlers import HandlerOptions, configured
 from prefork.handover import Stage, stage
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.image import Image
+from prefork.install import install_service
 from prefork.listeners import Listener, Where, warn_of_limit, with_rest
 from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
@@ -103,7 +104,7 @@ _TOOLS: Final = Tools(
     check=check,
     show=lambda path: show(load(path)),
     reference=reference,
-    install_service=lambda path, write: "",
+    install_service=lambda path, write: install_service(load(path), write=write),
 )
 
 

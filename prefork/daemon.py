@@ -6,6 +6,7 @@ harm, what needs root, then the rights are dropped, then workers.
 """
 
 import os
+import select
 import signal
 import socket
 import time
@@ -14,7 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
-from prefork import fleet, log, privileges, systemd
+from prefork import fleet, log, logs, privileges, systemd
 from prefork.bulletin import Bulletin
 from prefork.charter import Charter
 from prefork.control import Control
@@ -23,6 +24,7 @@ from prefork.errors import StartError
 from prefork.handover import Stage
 from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
+from prefork.logfiles import STANDARD, LogFiles
 from prefork.master import Estate, Master, Owner
 from prefork.overseer import Overseer
 from prefork.pidfile import Pidfile
@@ -30,9 +32,11 @@ from prefork.places import default_control_path, open_control, usable_control_pa
 from prefork.plan import Plan, Prepared, explain
 from prefork.pool import Pool
 from prefork.rehearsal import answer
+from prefork.relay import Relay
 from prefork.reload import Reload
 from prefork.succession import Leftover, adopt_processes, adopt_workers
 from prefork.upkeep import Upkeep
+from prefork.worker import Worker
 
 
 class Source(Protocol):
@@ -73,6 +77,8 @@ class Daemon:
         self._detached: Detached | None = None
         self._upkeep: list[Upkeep] = []
         self._control_socket: socket.socket | None = None
+        self._log_handler: logs.Limited | None = None
+        self._line: socket.socket | None = None
 
     # -- a life ------------------------------------------------------------------
 
@@ -127,14 +133,18 @@ class Daemon:
         if "nofile" not in self.charter.rlimits:
             privileges.raise_descriptors(self.charter.descriptors)
         privileges.apply_rlimits(self.charter.rlimits, for_good=False)
+        mode = self._configure_log()
         for plan in self._source.plans():
             opened = self.listeners.listen([place.where for place in plan.places])
+            variables = {}
+            if plan.access_log_path is not None:
+                file = self.files.open(plan.access_log_path, mode, plan.outfit.identity)
+                variables["access_log_fd"] = file.fd
             try:
-                prepared = Prepared(plan, opened)
+                prepared = Prepared(plan, opened, variables, self._move_in)
             except Exception as error:
                 raise explain(error, plan.what) from error
             stack.callback(prepared.close)
-            prepared.abandon = self._abandon_others
             self.prepared.append(prepared)
 
     def _open_offices(self, stack: ExitStack) -> None:
@@ -161,6 +171,7 @@ class Daemon:
         plans = [prepared.plan for prepared in self.prepared]
         if left is not None:
             pools = adopt_workers(left, pools)
+        self._names = {plan.name for plan in plans}
         self.bulletin = Bulletin(os.environ)
         self.reload = Reload(self)
         self.overseer = Overseer(self)
@@ -170,6 +181,9 @@ class Daemon:
             stopping=self._tell_stopping,
             turn=self._turn,
             disown=self._disown,
+            hiring=self._open_line,
+            hired=self._close_line,
+            buried=self._drop_line,
             signals=self.overseer.signals(),
         )
         estate = None if left is None else Estate(**left.estate)
@@ -189,6 +203,9 @@ class Daemon:
     def _begin(self, stack: ExitStack, pools: Sequence[Pool], plans: Sequence[Plan]) -> None:
         """Take over what the image before has left, when the loop is about to run."""
         master, left = self.master, self.handover
+        relay_fds = {} if left is None else left.relay_fds
+        self.relay = Relay(master.watch, master.forget, relay_fds)
+        self.files.close_unused()
         if left is not None:
             adopt_processes(left, master)
             shut = [n.open() for n in left.shut]
@@ -209,8 +226,7 @@ class Daemon:
             log.info("master.ready", pid=os.getpid())
         self.bulletin.ready(self.master)
         if self._detached is not None:
-            self._detached.ready()
-            self._detached = None
+            self._leave_terminal(self._detached)
 
     def _tell_stopping(self) -> None:
         self.bulletin.stopping(self.charter.stop_s)
@@ -230,6 +246,12 @@ class Daemon:
             self.bulletin.drop(listener)
         self.reload.tick()
         self.overseer.tick()
+        self.relay.expire()
+        if self._log_handler is not None:
+            self._log_handler.tick()
+        for pool in list(master.pools):
+            if not pool.members and pool.name not in self._names:
+                master.pools.remove(pool)
         if self.control is not None:
             self.control.tick()
         self.bulletin.tick(self)
@@ -241,6 +263,21 @@ class Daemon:
     def is_renewed(self) -> bool:
         """Tell whether only workers of this generation serve."""
         return all(fleet.is_renewed(pool.fleet) for pool in self.master.pools)
+
+    def _leave_terminal(self, detached: Detached) -> None:
+        """Let the caller go, when nobody holds its terminal any more."""
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+        def leave(_reason: str | None) -> None:
+            try:
+                detached.ready()
+            except StartError as error:
+                log.error("master.unwanted", reason=error)
+                self.master.quit()
+            self._detached = None
+
+        self.relay.send(dict.fromkeys(STANDARD, null), leave)
+        os.close(null)
 
     # -- details -------------------------------------------------------------------
 
@@ -282,15 +319,58 @@ class Daemon:
                 name = f"{pool.name}: " if pool.name else ""
                 raise StartError(f"{name}a worker cannot start: {pool.trouble}")
 
-    def _abandon_others(self) -> None:
-        """In a worker that has its own: close all others'."""
+    def _configure_log(self) -> int:
+        """Send events where the charter says; return the mode of new log files."""
+        left, says = self.handover, self.charter.logging
+        self.files = LogFiles({} if left is None else left.log_fds)
+        if says is None:
+            return 0o640
+        identity = self.charter.identity
+        wanted = logs.Wanted(
+            target=says.target,
+            format=says.format,
+            level=says.level,
+            mode=says.mode,
+            owner=identity,
+            repeat_window_s=says.repeat_window_s,
+            repeat_burst=says.repeat_burst,
+        )
+        self._log_handler = logs.configure(wanted, self.files)
+        return says.mode
+
+    def _move_in(self, mine: Prepared, worker: Worker) -> None:
+        """In a worker: close what other pools serve, and follow when logs move."""
         for listener in [*self.listeners.open, *self.leftover.listeners]:
             listener.sock.close()
         for prepared in self.prepared:
-            prepared.forget()
+            if prepared is not mine:
+                prepared.forget()
+        if self._line is None:
+            return  # a rehearsal
+        line = self._line
+
+        def follow(_mask: int) -> None:
+            worker.move_logs(lambda: None if self.files.take(line) else worker.loop.forget(fd))
+
+        fd = line.fileno()
+        worker.loop.watch(fd, select.EPOLLIN, follow)
+        if self._log_handler is not None:
+            worker.chores.append(self._log_handler.tick)
+
+    def _open_line(self, line: int) -> None:
+        self._line = self.relay.open(line)
+
+    def _drop_line(self, line: int) -> None:
+        self.relay.close(line)
+
+    def _close_line(self, _line: int) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def _disown(self) -> None:
         """In each child: close what is the master's alone."""
         if self.control is not None:
             self.control.abandon()
         self.reload.disown()
+        self.relay.leave()

@@ -72,6 +72,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     pidfile_fd: int | None = None
     pidfile_path: str | None = None
     log_fds: dict[str, int] = msgspec.field(default_factory=dict)
+    relay_fds: dict[int, int] = msgspec.field(default_factory=dict)
 
     def write(self) -> int:
         """Return a memfd that holds it, which programs inherit."""
@@ -88,6 +89,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
             *(listener.fd for listener in [*self.listeners, *self.shut]),
             *(fd for fd, _ in self.waiting),
             *self.log_fds.values(),
+            *self.relay_fds.values(),
             self.control_fd,
             self.pidfile_fd,
         ]

@@ -299,16 +299,19 @@ def _not_inherited(where: Where, names: Sequence[str]) -> str:
 
 
 def _reason(error: OSError, where: Where, endpoint: Endpoint) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use; stop the program that has it, or choose another PORT"
-    if error.errno == errno.EACCES and endpoint.family != socket.AF_UNIX:
-        return "permission denied; ports below 1024 need privileges, choose one from 1024 on"
-    if error.errno == errno.EINVAL and endpoint.family == socket.AF_INET6:
-        return "a link-local address needs its interface, as in fe80::1%eth0"
-    if error.errno == errno.ENODEV and where.interface:
+    if error.errno == errno.EACCES and endpoint.family == socket.AF_UNIX:
+        return "permission denied"
+    if error.errno == errno.EINVAL and endpoint.family != socket.AF_INET6:
+        return "Invalid argument"
+    if error.errno == errno.ENODEV:
         return f"there is no network interface {where.interface!r}"
-    if error.errno == errno.ENOENT:
-        return "there is no such directory to put the socket in"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "no interface of this machine has that address"
-    return error.strerror or str(error)
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
+_REASONS: Final = {
+    errno.EADDRINUSE: "the port is in use; stop the program that has it, or choose another PORT",
+    errno.EACCES: "permission denied; ports below 1024 need privileges, choose one from 1024 on",
+    errno.EINVAL: "a link-local address needs its interface, as in fe80::1%eth0",
+    errno.ENOENT: "there is no such directory to put the socket in",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+}

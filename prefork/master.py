@@ -31,15 +31,20 @@ def _nothing() -> None:
     """Stand in for what an owner does not want to know."""
 
 
+def _ignore(line: int) -> None:
+    """Stand in for what an owner does not want to know of a worker."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Who has the master run, as far as the master is concerned.
 
-    begun: called once, before the first worker is started; from then on the master's
-    methods may be called. ready: called once, when all first workers are READY. stopping: called once,
-    when the end begins. should_stop: asked in each turn of the loop. turn:
-    called at the end of each. disown: called in each child, to close what is
-    the master's alone. signals: what else to do for which signal.
+    begun: called once, before the first worker is started; from then on the
+    master's methods may be called. ready: called once, when all first workers
+    are READY. stopping: called once, when the end begins. should_stop: asked in
+    each turn of the loop. turn: called at the end of each. disown: called in each
+    child, to close what is the master's alone. hiring, hired, buried: as
+    `pool.Premises` has them. signals: what else to do for which signal.
     """
 
     begun: Callable[[], None] = _nothing
@@ -48,6 +53,9 @@ class Owner:
     should_stop: Callable[[], bool] = bool
     turn: Callable[[], None] = _nothing
     disown: Callable[[], None] = _nothing
+    hiring: Callable[[int], None] = _ignore
+    hired: Callable[[int], None] = _ignore
+    buried: Callable[[int], None] = _ignore
     signals: Mapping[int, Callable[[], None]] = field(default_factory=dict)
 
 
@@ -117,6 +125,9 @@ class Master:
                 self.children,
                 self.estate.report_w,
                 self.estate.lifeline_r,
+                self._owner.hiring,
+                self._owner.hired,
+                self._owner.buried,
             )
             for pool in self.pools:
                 pool.open(premises)

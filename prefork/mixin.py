@@ -203,7 +203,7 @@ def serve_together(
     pool = Pool(
         settings,
         [[server.socket for server in servers]],
-        lambda _queue: servers,
+        lambda _queue, _worker: servers,
         for_good=not first.serves_again,
     )
 

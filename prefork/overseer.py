@@ -106,8 +106,16 @@ class Overseer:
 
     def reopen_logs(self, done: Done) -> None:
         """Open the log files anew."""
-        log.info("logs.reopened")
-        done(None)
+        daemon = self._daemon
+        problems = daemon.files.reopen()
+
+        def tell(reason: str | None) -> None:
+            if reason is not None:
+                problems.append(reason)
+            log.info("log.reopened", files=len(daemon.files.handover()), problems=len(problems))
+            done("; ".join(problems) or None)
+
+        daemon.relay.send(daemon.files.handover(), tell)
 
     def kill_worker(self, slot: int, done: Done) -> None:
         """End one worker by force; done when it has gone, and another is on its way.
@@ -117,15 +125,17 @@ class Overseer:
         self._refuse_if_stopping()
         for pool in self._daemon.master.pools:
             if slot in pool.members:
-                child = self._daemon.master.children.get(slot)
-                pool.kill(slot, "asked to by kill-worker")
-                self._pending.append(
-                    (lambda: self._daemon.master.children.get(slot) is not child, done)
-                )
+                self._kill(pool, slot, done)
                 return
         slots = sorted(line for pool in self._daemon.master.pools for line in pool.members)
         there = ", ".join(map(str, slots)) or "none"
         raise UsageError(f"there is no worker in slot {slot}; there are: {there}")
+
+    def _kill(self, pool: Pool, slot: int, done: Done) -> None:
+        children = self._daemon.master.children
+        child = children.get(slot)
+        pool.kill(slot, "asked to by kill-worker")
+        self._pending.append((lambda: children.get(slot) is not child, done))
 
     # -- details -------------------------------------------------------------------
 

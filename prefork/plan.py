@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from prefork.children import answer_of
 from prefork.errors import PreforkError, StartError
 from prefork.listeners import Listener, Where
 from prefork.mixin import PreforkMixIn
@@ -18,6 +19,7 @@ from prefork.outfit import Outfit
 from prefork.pool import Pool, Settings
 from prefork.servers import class_for, make_server
 from prefork.target import Kind, Target
+from prefork.worker import Worker
 
 Hook = Callable[[Sequence[Any]], object]  #: gets the worker's servers
 
@@ -63,24 +65,33 @@ class Plan:
     most: int | None = None
     max_memory_bytes: int | None = None
     max_age_s: float | None = None
+    access_log_path: str | None = None
 
 
 class Prepared:
     """A plan with what the master has done for it: code imported, sockets open.
 
+    variables: of the server class, beside the plan's. move_in: called in each
+    worker, before its servers are used.
     listeners: those of each place of the plan.
     Raises: PreforkError, or what a class's `__init__` raises.
     """
 
-    def __init__(self, plan: Plan, listeners: Sequence[Sequence[Listener]]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        listeners: Sequence[Sequence[Listener]],
+        variables: Mapping[str, Any],
+        move_in: Callable[["Prepared", Worker], None],
+    ) -> None:
+        self._move_in = move_in
         self.plan = plan
         self.listeners = [listener for some in listeners for listener in some]
         self._variables = [
-            {**plan.variables, **place.variables}
+            {**plan.variables, **variables, **place.variables}
             for place, some in zip(plan.places, listeners, strict=True)
             for _ in some
         ]
-        self.abandon: Callable[[], None] = lambda: None  #: in a worker: close what is others'
         self._servers: list[PreforkMixIn] | None = None
         if plan.preload:
             with plan.outfit.imported_in():
@@ -109,19 +120,17 @@ class Prepared:
         for server in self._servers or ():
             server.socket.close()
 
-    def _open(self, queue: int) -> list[PreforkMixIn]:
+    def _open(self, queue: int, worker: Worker) -> list[PreforkMixIn]:
         """Return the servers of a worker, in that worker."""
         del queue
         self.plan.outfit.put_on()
         if self._servers is None:
             self._code = self.plan.load()
             self._servers = self._make([listener.sock for listener in self.listeners])
-        servers, self._servers = self._servers, None
-        self.abandon()
-        self._servers = servers
+        self._move_in(self, worker)
         if self._code.on_worker_start is not None:
-            self._code.on_worker_start(servers)
-        return servers
+            self._code.on_worker_start(self._servers)
+        return self._servers
 
     def _on_stop(self) -> None:
         if self._code.on_worker_stop is not None:
@@ -145,26 +154,13 @@ def kind_of(plan: Plan) -> Kind:
     if plan.preload:
         with plan.outfit.imported_in():
             return plan.load().target.kind
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        text = "!it ended without a word"
-        try:
-            os.environ.update(plan.outfit.environment)
-            sys.path[:0] = plan.outfit.path
-            text = plan.load().target.kind.value
-        except BaseException as error:  # the parent raises it
-            text = f"!{error}"
-        finally:
-            os.write(write_fd, text.encode("utf-8", "replace")[:4096])
-            os._exit(0)
-    os.close(write_fd)
-    with os.fdopen(read_fd, encoding="utf-8") as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    if answer.startswith("!") or not answer:
-        raise StartError(answer[1:] or f"{plan.what}: its import ended the process")
-    return Kind(answer)
+
+    def say() -> str:
+        os.environ.update(plan.outfit.environment)
+        sys.path[:0] = plan.outfit.path
+        return plan.load().target.kind.value
+
+    return Kind(answer_of(say))
 
 
 def explain(error: BaseException, what: str) -> PreforkError:

@@ -144,6 +144,7 @@ class Planner:
             most=pool.workers.max if isinstance(pool.workers, Scale) else None,
             max_memory_bytes=pool.max_memory,
             max_age_s=pool.max_age,
+            access_log_path=pool.access_log_path,
         )
         kind = None
         with self._at(f"{key}.handler"):

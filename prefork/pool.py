@@ -22,8 +22,8 @@ from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
 from prefork.sockets import SharedSocket, endpoint_of
 from prefork.worker import Life, Place, Worker
 
-#: Gets the number of a queue; called in a worker.
-OpenServers = Callable[[int], Sequence[Server]]
+#: Gets the number of a queue; called in a worker, with it.
+OpenServers = Callable[[int, Worker], Sequence[Server]]
 
 _HERE: Final = frozenset({State.STARTING, State.SERVING, State.RETIRING, State.KILLED})
 
@@ -67,13 +67,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Premises:
-    """What all pools of a master share."""
+    """What all pools of a master share.
+
+    hiring, hired, buried: called with a worker's line, before and after its fork
+    and after its end.
+    """
 
     pid: int
     board: Scoreboard
     children: Children
     report_w: int
     lifeline_r: int
+    hiring: Callable[[int], None]
+    hired: Callable[[int], None]
+    buried: Callable[[int], None]
 
 
 class Pool:
@@ -83,7 +90,7 @@ class Pool:
     listeners of a queue, for a master that hands them over.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 # keywords with defaults
         self,
         settings: Settings,
         queues: list[list[socket.socket]],
@@ -182,6 +189,7 @@ class Pool:
         member = self.members.pop(child.line)
         cause = self._at.children.bury(child)
         self._at.board.give_back(child.line)
+        self._at.buried(child.line)
         state = self.fleet.slots[member.slot].state
         expected = cause == "exit 0" and state not in (State.STARTING, State.SERVING)
         tell = log.debug if expected or child.doom else log.warning
@@ -278,11 +286,14 @@ class Pool:
         self._at.board[line].clear(time.monotonic_ns())
         queue = self._emptiest_queue()
         try:
+            self._at.hiring(line)
             child = self._at.children.start(line, self._main_of(line, queue))
         except OSError as error:
+            self._at.buried(line)
             self._at.board.give_back(line)
             self._not_started(slot, error.strerror or str(error))
             return
+        self._at.hired(line)
         self._short = False
         log.debug("worker.started", slot=line, pid=child.pid)
         member = Member(line, slot, self.generation, queue, time.monotonic(), self.keys)
@@ -304,7 +315,7 @@ class Pool:
         def main(let_through: Callable[[], None]) -> None:
             at = self._at
             place = Place(at.pid, line, at.board[line], at.report_w, at.lifeline_r)
-            worker = Worker(place, self._life, lambda: self._open_servers(queue))
+            worker = Worker(place, self._life, lambda own: self._open_servers(queue, own))
             try:
                 worker.run(let_through)
             except BaseException as error:

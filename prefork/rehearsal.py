@@ -54,7 +54,7 @@ class Rehearsal:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         sheet = handover.write()
-        quiet = {k: v for k, v in image.environ.items() if k not in ("NOTIFY_SOCKET",)}
+        quiet = {k: v for k, v in image.environ.items() if k != "NOTIFY_SOCKET"}
         stage = {HANDOVER: str(sheet), REHEARSAL: str(theirs.fileno())}
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 # our own command line

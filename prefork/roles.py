@@ -77,5 +77,8 @@ class Engine(Protocol):
     def write_log(self) -> None:
         """Write what is to be logged, unless the thread that a signal interrupted is at it."""
 
+    def follow_log(self) -> None:
+        """Look anew at the descriptor of the access log: it leads to another file now."""
+
     def close(self) -> None:
         """Finish, in a worker, after the last request."""

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from prefork.fleet import Policy, State
-from prefork.handover import Handover, Left, Worker
+from prefork.handover import Handover, Left
+from prefork.handover import Worker as Line
 from prefork.listeners import Listener
 from prefork.master import Master
 from prefork.pool import Member, Pool, Settings
 from prefork.roles import Server
 from prefork.sockets import SharedSocket
-from prefork.worker import Life
+from prefork.worker import Life, Worker
 
 #: What a worker of the generation before is in, by what it was in then. One that was not READY
 #: yet is not waited for: it is told to go like one that was told already.
@@ -31,7 +32,7 @@ _AFTERWARDS: Final[Mapping[State, State]] = {
 }
 
 
-def workers_of(master: Master, keys: Mapping[str, Sequence[str]]) -> list[Worker]:
+def workers_of(master: Master, keys: Mapping[str, Sequence[str]]) -> list[Line]:
     """Return the sheet's lines of all workers that live. keys: of each pool's listeners."""
     found = []
     for pool in master.pools:
@@ -41,7 +42,7 @@ def workers_of(master: Master, keys: Mapping[str, Sequence[str]]) -> list[Worker
             if child is None or slot.state not in _AFTERWARDS:
                 continue
             found.append(
-                Worker(
+                Line(
                     pool=pool.name,
                     line=line,
                     pid=child.pid,
@@ -141,5 +142,5 @@ def _remnant(name: str, handover: Handover) -> Pool:
     return Pool(settings, [], _nobody, for_good=True, generation=handover.generation)
 
 
-def _nobody(_queue: int) -> list[Server]:
+def _nobody(_queue: int, _worker: Worker) -> list[Server]:
     return []  # there are no workers to come

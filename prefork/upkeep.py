@@ -20,7 +20,7 @@ from prefork.scoreboard import BUSY, Scoreboard, Slot
 
 _LOOK_S: Final = 1.0
 _SAMPLE_S: Final = 0.1
-#: How long the last samples count for a worker more, and for one less: needed at once, kept a while.
+#: How many of the last samples count: a worker more is needed at once, one less can wait.
 _GROW_SAMPLES: Final = 10
 _SHRINK_SAMPLES: Final = 300
 #: The share of its time that a worker may be busy before it counts as one that has no more to give.

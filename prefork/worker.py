@@ -101,7 +101,7 @@ class Worker:
     """
 
     def __init__(
-        self, place: Place, life: Life, open_servers: Callable[[], Sequence[Server]]
+        self, place: Place, life: Life, open_servers: Callable[["Worker"], Sequence[Server]]
     ) -> None:
         self.clients = Clients(place.slot)
         self.loop = Loop()
@@ -125,6 +125,7 @@ class Worker:
         self._taken = 0
         # Not by `random`: all workers have inherited the same state of it.
         share = 1 + life.jitter * (2 * int.from_bytes(os.urandom(2)) / 0xFFFF - 1)
+        self.chores: list[Callable[[], None]] = []  #: what else to do in each tick
         self._quota = max(1, round(life.max_requests * share)) if life.max_requests else 0
         self._last_request_s: list[float] = []
         self._short_since_s: float | None = None
@@ -155,7 +156,7 @@ class Worker:
             with suppress(AttributeError, RuntimeError, OSError, ValueError):
                 faulthandler.enable(all_threads=True)
         self._show_busy(busy=False)
-        self._servers = self._open_servers()
+        self._servers = self._open_servers(self)
         self._last_request_s = [time.monotonic()] * len(self._servers)
         for server in self._servers:
             server.enter_worker(self)
@@ -174,6 +175,14 @@ class Worker:
     def add_engine(self, server: Server, engine: Engine) -> None:
         """Let a server's engine run in this worker's loop, instead of `handle_request()`."""
         self._engines[id(server)] = engine
+
+    def move_logs(self, move: Callable[[], None]) -> None:
+        """Call move, which replaces the files that access logs write to."""
+        for engine in self._engines.values():
+            engine.write_log()
+        move()
+        for engine in self._engines.values():
+            engine.follow_log()
 
     def await_client(self) -> None:
         """Note that the server waits for a client, and is not stuck."""
@@ -240,6 +249,8 @@ class Worker:
         """Do what is due now and then, however busy the worker is."""
         now_s = time.monotonic()
         self._beat()
+        for chore in self.chores:
+            chore()
         for engine in self._engines.values():
             engine.tick(now_s)
         acceptor.follow()

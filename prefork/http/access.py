@@ -21,7 +21,6 @@ from typing import Any, Final, NamedTuple
 
 from prefork import log
 
-_STDERR: Final = 2
 FORMATS: Final = ("off", "common", "combined", "json")
 
 _BATCH_BYTES: Final = 32 * 1024  # then add() flushes itself
@@ -59,12 +58,12 @@ class Entry(NamedTuple):
     version: str
 
 
-def open_log(kind: str | None) -> "AccessLog | None":
-    """Return the log of a server with this setting, to stderr, if it keeps one itself."""
+def open_log(kind: str | None, fd: int) -> "AccessLog | None":
+    """Return the log of a server with this setting, if it keeps one itself."""
     if kind in (None, "off"):
         return None
     try:
-        return AccessLog(_STDERR, kind)
+        return AccessLog(fd, kind)
     except OSError:
         return None  # a program without a stderr has nowhere to be told so
 

@@ -59,7 +59,7 @@ class Engine:
         self.files = FileCache(0.0) if alone else FileCache()
         self.logs_by_handler = server.access_log is None
         self.logs_fields = server.access_log in ("combined", "json")
-        self.access = open_log(server.access_log)
+        self.access = open_log(server.access_log, server.access_log_fd)
         self.now_s = time.monotonic()
         self.retiring = False
         self.taken = 0
@@ -388,6 +388,11 @@ class Engine:
         """Write the access log, unless the thread that a signal interrupted is at it."""
         if self.access is not None and not self.access.is_in_use():
             self.access.flush()
+
+    def follow_log(self) -> None:
+        """Look anew at the descriptor of the access log: it leads to another file now."""
+        if self.access is not None:
+            self.access.reopen(self.server.access_log_fd)
 
     def _time_out(self, now_s: float) -> None:
         """Call `handle_timeout()` as `handle_request()` does, after a time without a request."""

@@ -65,6 +65,8 @@ class HTTPServer(http.server.HTTPServer):
     #: the server, to stderr: "off", "common", "combined" or "json". A handler class that overrides
     #: `log_request()` or `log_message()` goes on doing so.
     access_log: ClassVar[str | None] = None
+    #: The descriptor that this log goes to, opened to append: stderr, if nothing else is said.
+    access_log_fd: ClassVar[int] = 2
     #: Addresses and networks of proxies that begin each connection with a PROXY header, v1 or v2.
     proxies: ClassVar[Sequence[str]] = ()
     #: Those whose Forwarded and X-Forwarded-* fields are believed; "unix": whoever comes by a
