@@ -159,4 +159,4 @@ def test_only_one_module_forks_and_waits():
     ]
     assert wrong == []
     users = {m for m, tree in MODULES.items() if ("subprocess", "") in imports(tree)}
-    assert users == {"greeting"}
+    assert users == {"greeting", "rehearsal", "install"}
