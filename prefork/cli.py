@@ -129,7 +129,7 @@ def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
 
 def tell_pools(listeners: Sequence[Listener]) -> None:
     """Log where it listens."""
-    at = ",".join(map(str, listeners))
+    at = ",".join(dict.fromkeys(map(str, listeners)))
     log.info("master.listening", pid=os.getpid(), at=at)
 
 

@@ -135,13 +135,12 @@ class Daemon:
         privileges.apply_rlimits(self.charter.rlimits, for_good=False)
         mode = self._configure_log()
         for plan in self._source.plans():
-            opened = self.listeners.listen([place.where for place in plan.places])
             variables = {}
             if plan.access_log_path is not None:
                 file = self.files.open(plan.access_log_path, mode, plan.outfit.identity)
                 variables["access_log_fd"] = file.fd
             try:
-                prepared = Prepared(plan, opened, variables, self._move_in)
+                prepared = Prepared(plan, self.listeners, variables, self._move_in)
             except Exception as error:
                 raise explain(error, plan.what) from error
             stack.callback(prepared.close)

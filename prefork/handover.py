@@ -33,7 +33,6 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     due_s: float | None
     generation: int
     started_s: float
-    queue: int
     keys: list[str]
 
 

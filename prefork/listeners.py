@@ -8,11 +8,11 @@ or the image before has left is served as one of our own.
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from prefork import log
 from prefork.errors import StartError
@@ -30,7 +30,8 @@ class Where:
     endpoint: None if the socket is inherited. inherited: "systemd:NAME" or
     "fd:N". optional: one of several addresses of a name, which this machine may
     lack. mode, owner, group: of a Unix socket's file; -1: as it comes.
-    interface: a name, "" for any.
+    interface: a name, "" for any. queue: which one of several at one address
+    (reuse_port). port: what to take where the endpoint says 0, if that is decided.
     """
 
     endpoint: Endpoint | None
@@ -45,6 +46,8 @@ class Where:
     group: int = -1
     interface: str = ""
     freebind: bool = False
+    queue: int = 0
+    port: int = 0
 
     def __str__(self) -> str:
         return self.inherited or str(self.endpoint)
@@ -57,7 +60,13 @@ class Where:
         words = ["unix" if self.endpoint.family == socket.AF_UNIX else "ip", _KINDS[self.kind]]
         if self.endpoint.v6only is not None:
             words.append("v6only" if self.endpoint.v6only else "dual")
-        return " ".join([*words, *([self.interface] if self.interface else []), str(self.endpoint)])
+        words += [self.interface] * bool(self.interface) + [str(self.endpoint)]
+        return " ".join([*words, *([f"#{self.queue}"] * bool(self.queue))])
+
+    def of_queue(self, number: int) -> Self:
+        """Return the same place for another queue, if the kernel can have several there."""
+        apart = self.endpoint is not None and self.endpoint.family != socket.AF_UNIX
+        return replace(self, queue=number) if apart and self.reuse_port else self
 
 
 @dataclass(slots=True)
@@ -109,6 +118,14 @@ class Stock:
                 return Listener(where.key, sock, None, is_new=False)
         return None
 
+    def port_of(self, where: Where) -> int:
+        """Return the port that other queues at this place have; 0 if there are none."""
+        place = where.of_queue(0).key
+        for listener in self.ours:
+            if listener.key.partition(" #")[0] == place and listener.sock.family != socket.AF_UNIX:
+                return int(listener.sock.getsockname()[1])
+        return 0
+
 
 class Listeners:
     """All that this process has open."""
@@ -128,7 +145,7 @@ class Listeners:
         missing: StartError | None = None
         given = 0
         for where in wheres:
-            here = _with_port(where, given)
+            here = _with_port(where, where.port or self.stock.port_of(where) or given)
             try:
                 listeners = self._find(where) or [_open(here)]
             except _AbsentError as error:
@@ -147,6 +164,12 @@ class Listeners:
         if missing is not None and not any(found):
             raise missing
         return found
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Close some, which nobody serves any more."""
+        for listener in [n for n in self.open if n.key in keys]:
+            self.open.remove(listener)
+            listener.close()
 
     def _find(self, where: Where) -> list[Listener]:
         found = []

@@ -16,6 +16,7 @@ from prefork.cpus import available_cpus
 from prefork.fleet import Policy
 from prefork.master import Master, Owner
 from prefork.pool import Pool, Settings
+from prefork.queues import Queue, Queues
 from prefork.reports import Report
 from prefork.sockets import endpoint_of
 from prefork.system import require_platform
@@ -202,9 +203,8 @@ def serve_together(
     )
     pool = Pool(
         settings,
-        [[server.socket for server in servers]],
+        Queues([Queue([server.socket for server in servers])], for_good=not first.serves_again),
         lambda _queue, _worker: servers,
-        for_good=not first.serves_again,
     )
 
     def should_stop() -> bool:

@@ -13,10 +13,11 @@ from typing import Any
 
 from prefork.children import answer_of
 from prefork.errors import PreforkError, StartError
-from prefork.listeners import Listener, Where
+from prefork.listeners import Listener, Listeners, Where
 from prefork.mixin import PreforkMixIn
 from prefork.outfit import Outfit
 from prefork.pool import Pool, Settings
+from prefork.queues import Queue, Queues
 from prefork.servers import class_for, make_server
 from prefork.target import Kind, Target
 from prefork.worker import Worker
@@ -71,32 +72,36 @@ class Plan:
 class Prepared:
     """A plan with what the master has done for it: code imported, sockets open.
 
-    variables: of the server class, beside the plan's. move_in: called in each
-    worker, before its servers are used.
-    listeners: those of each place of the plan.
+    listeners: of all processes. variables: of the server class, beside the
+    plan's. move_in: called in each worker, before its servers are used.
     Raises: PreforkError, or what a class's `__init__` raises.
     """
 
     def __init__(
         self,
         plan: Plan,
-        listeners: Sequence[Sequence[Listener]],
+        listeners: Listeners,
         variables: Mapping[str, Any],
         move_in: Callable[["Prepared", Worker], None],
     ) -> None:
-        self._move_in = move_in
         self.plan = plan
-        self.listeners = [listener for some in listeners for listener in some]
-        self._variables = [
-            {**plan.variables, **variables, **place.variables}
-            for place, some in zip(plan.places, listeners, strict=True)
-            for _ in some
-        ]
+        self._listeners = listeners
+        self._variables = variables
+        self._move_in = move_in
         self._servers: list[PreforkMixIn] | None = None
+        count = max(1, plan.settings.workers) if plan.reuse_port else 1
+        self._queues: dict[int, list[tuple[Place, Listener]]] = {}
+        for number in range(count):
+            self._queues[number] = self._listen(number)
         if plan.preload:
             with plan.outfit.imported_in():
                 self._code = plan.load()
-                self._servers = self._make([listener.sock for listener in self.listeners])
+                self._servers = self._make(self._queues[0])
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those of the first queue that there is, one or more for each place."""
+        return [listener for _, listener in next(iter(self._queues.values()), [])]
 
     def pool(self, generation: int, *, rehearsal: bool = False) -> Pool:
         """Return the pool, to be run by a master."""
@@ -106,9 +111,11 @@ class Prepared:
             settings = replace(settings, workers=1, life=replace(life, rehearsal=True))
         else:
             settings = replace(settings, life=replace(life, on_stop=self._on_stop))
-        queues = [[listener.sock for listener in self.listeners]]
-        keys = [listener.key for listener in self.listeners]
-        return Pool(settings, queues, self._open, for_good=True, generation=generation, keys=keys)
+        more = self._open_more if self.plan.reuse_port and not rehearsal else None
+        queues = Queues(
+            map(_queue, self._queues.values()), for_good=True, open_more=more, close=self._drop
+        )
+        return Pool(settings, queues, self._open, generation)
 
     def close(self) -> None:
         """Have the servers close their sockets; the listeners' own stay open."""
@@ -120,13 +127,46 @@ class Prepared:
         for server in self._servers or ():
             server.socket.close()
 
+    def _listen(self, number: int) -> list[tuple[Place, Listener]]:
+        """Open the listeners of a queue; what queues cannot have apart is the first one's."""
+        first = next(iter(self._queues.values()), [])
+        known = [[n for p, n in first if p is place] for place in self.plan.places]
+        shared = [number > 0 and p.where.of_queue(number) is p.where for p in self.plan.places]
+        wheres = [
+            replace(place.where.of_queue(number), port=_port_of(some))
+            for place, some, is_shared in zip(self.plan.places, known, shared, strict=True)
+            if not is_shared
+        ]
+        fresh = iter(self._listeners.listen(wheres))
+        found = [
+            some if is_shared else next(fresh)
+            for some, is_shared in zip(known, shared, strict=True)
+        ]
+        return [(p, n) for p, some in zip(self.plan.places, found, strict=True) for n in some]
+
+    def _open_more(self, number: int) -> Queue:
+        opened = self._listen(number)
+        self._queues[number] = opened
+        return _queue(opened)
+
+    def _drop(self, keys: Sequence[str]) -> None:
+        if any(listener.key in keys for _, listener in self._queues.get(0, ())):
+            self.forget()  # the servers made beforehand would keep this queue open
+            self._servers = None
+        for number, opened in list(self._queues.items()):
+            if any(listener.key in keys for _, listener in opened):
+                del self._queues[number]
+        self._listeners.drop(keys)
+
     def _open(self, queue: int, worker: Worker) -> list[PreforkMixIn]:
         """Return the servers of a worker, in that worker."""
-        del queue
         self.plan.outfit.put_on()
         if self._servers is None:
             self._code = self.plan.load()
-            self._servers = self._make([listener.sock for listener in self.listeners])
+            self._servers = self._make(self._queues[queue])
+        elif queue:
+            self.forget()  # they have the first worker's sockets
+            self._servers = self._make(self._queues[queue])
         self._move_in(self, worker)
         if self._code.on_worker_start is not None:
             self._code.on_worker_start(self._servers)
@@ -136,13 +176,26 @@ class Prepared:
         if self._code.on_worker_stop is not None:
             self._code.on_worker_stop(self._servers or ())
 
-    def _make(self, sockets: Sequence[socket.socket]) -> list[PreforkMixIn]:
+    def _make(self, queue: Sequence[tuple[Place, Listener]]) -> list[PreforkMixIn]:
         code = self._code
         server_class = class_for(code.target.kind, code.server_class)
+        handler = code.target.handler
+        common = {**code.variables, **self.plan.variables, **self._variables}
         return [
-            make_server(server_class, {**code.variables, **variables}, sock, code.target.handler)
-            for sock, variables in zip(sockets, self._variables, strict=True)
+            make_server(server_class, {**common, **place.variables}, listener.sock, handler)
+            for place, listener in queue
         ]
+
+
+def _port_of(listeners: Sequence[Listener]) -> int:
+    for listener in listeners:
+        if listener.sock.family != socket.AF_UNIX:
+            return int(listener.sock.getsockname()[1])
+    return 0
+
+
+def _queue(opened: Sequence[tuple[Place, Listener]]) -> Queue:
+    return Queue([n.sock for _, n in opened], [n.key for _, n in opened])
 
 
 def kind_of(plan: Plan) -> Kind:

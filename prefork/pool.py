@@ -7,19 +7,19 @@ raises because of what a worker does.
 """
 
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from prefork import fleet, log
 from prefork.children import Child, Children
+from prefork.errors import PreforkError
 from prefork.fleet import Action, Event, Fleet, Happening, Policy, Slot, State, Wish
+from prefork.queues import Queues
 from prefork.reports import Record, Report
 from prefork.roles import Server
 from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
-from prefork.sockets import SharedSocket, endpoint_of
 from prefork.worker import Life, Place, Worker
 
 #: Gets the number of a queue; called in a worker, with it.
@@ -50,10 +50,12 @@ class Settings:
 
 @dataclass(slots=True)
 class Member:
-    """A worker that is there. slot: of the fleet. queue: which listeners it has.
+    """A worker that is there.
 
-    started_s: when it was forked, monotonic. keys: of its listeners, in its order.
-    doomed: bit n for its nth listener, if nobody after it will serve that.
+    slot: of the fleet. queue: which listeners it has, -1 for those of another
+    generation. started_s: when it was forked, monotonic. keys: of its listeners,
+    in its order. doomed: bit n for its nth listener, if nobody after it will
+    serve that.
     """
 
     line: int
@@ -84,26 +86,18 @@ class Premises:
 
 
 class Pool:
-    """queues: the listeners of each queue; workers are spread over the queues evenly.
+    """open_servers: makes the servers of a worker, in that worker."""
 
-    open_servers: makes the servers of a worker, in that worker. keys: of the
-    listeners of a queue, for a master that hands them over.
-    """
-
-    def __init__(  # noqa: PLR0913 # keywords with defaults
+    def __init__(
         self,
         settings: Settings,
-        queues: list[list[socket.socket]],
+        queues: Queues,
         open_servers: OpenServers,
-        *,
-        for_good: bool,
         generation: int = 1,
-        keys: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.queues = queues
         self.generation = generation
-        self.keys = tuple(keys)
         self.members: dict[int, Member] = {}  #: by line
         self.fleet = Fleet((), settings.policy, settings.workers)
         self._life = settings.life
@@ -112,8 +106,6 @@ class Pool:
             self._life = replace(settings.life, poll_s=poll_s)
         self.trouble = ""  #: why the last worker that did not get READY ended
         self._open_servers = open_servers
-        self._for_good = for_good
-        self._shared: list[list[SharedSocket]] = []
         self._drain_until_s = 0.0
         self._drainer_ready = True  # nothing is known against the first
         self._short = False
@@ -127,9 +119,7 @@ class Pool:
     def open(self, premises: Premises) -> None:
         """Share the sockets, and want workers."""
         self._at = premises
-        self._shared = [
-            [SharedSocket(sock, for_good=self._for_good) for sock in queue] for queue in self.queues
-        ]
+        self.queues.open()
         if not self.fleet.slots:
             self.fleet = fleet.new_fleet(
                 self.settings.workers, self.settings.policy, time.monotonic()
@@ -137,8 +127,7 @@ class Pool:
 
     def close(self) -> None:
         """Leave the sockets as they were found."""
-        for shared in self._every_socket():
-            shared.restore()
+        self.queues.restore()
 
     def adopt(self, member: Member, state: State, due_s: float | None) -> None:
         """Take over a worker of the generation before; call it before `open()`."""
@@ -190,6 +179,7 @@ class Pool:
         cause = self._at.children.bury(child)
         self._at.board.give_back(child.line)
         self._at.buried(child.line)
+        self.queues.drop(member.queue, [m.queue for m in self.members.values()])
         state = self.fleet.slots[member.slot].state
         expected = cause == "exit 0" and state not in (State.STARTING, State.SERVING)
         tell = log.debug if expected or child.doom else log.warning
@@ -262,6 +252,8 @@ class Pool:
             return
         member = next(m for m in self.members.values() if m.slot == slot)
         if action is Action.RETIRE:
+            staying = self._staying(but=member)
+            member.doomed |= self.queues.leave(member.queue, staying, self.fleet.target)
             self._order(member, Order.DRAIN_SOME if member.doomed else Order.RETIRE)
         elif action is Action.DRAIN:
             self._order(member, Order.DRAIN)
@@ -284,19 +276,20 @@ class Pool:
             self._not_started(slot, f"there are {CAPACITY} workers already")
             return
         self._at.board[line].clear(time.monotonic_ns())
-        queue = self._emptiest_queue()
         try:
+            queue = self.queues.pick(self._staying())
             self._at.hiring(line)
             child = self._at.children.start(line, self._main_of(line, queue))
-        except OSError as error:
+        except (OSError, PreforkError) as error:
             self._at.buried(line)
             self._at.board.give_back(line)
-            self._not_started(slot, error.strerror or str(error))
+            self._not_started(slot, getattr(error, "strerror", None) or str(error))
             return
         self._at.hired(line)
         self._short = False
         log.debug("worker.started", slot=line, pid=child.pid)
-        member = Member(line, slot, self.generation, queue, time.monotonic(), self.keys)
+        keys = tuple(self.queues[queue].keys)
+        member = Member(line, slot, self.generation, queue, time.monotonic(), keys)
         self.members[line] = member
         if draining:
             self._order(member, Order.DRAIN)
@@ -325,11 +318,10 @@ class Pool:
 
         return main
 
-    def _emptiest_queue(self) -> int:
-        if len(self.queues) < 2:
-            return 0
-        here = [m.queue for m in self.members.values() if self.state_of(m.line) in _HERE]
-        return min(range(len(self.queues)), key=here.count)
+    def _staying(self, but: Member | None = None) -> list[int]:
+        """Return the queues of the workers that stay."""
+        members = [m for m in self.members.values() if m is not but]
+        return [m.queue for m in members if self.state_of(m.line) in _HERE]
 
     def _order(self, member: Member, order: Order) -> None:
         log.debug("worker.ordered", slot=member.line, order=order.name)
@@ -344,15 +336,10 @@ class Pool:
             child.doom = why
             log.error("worker.killed", slot=line, pid=child.pid, reason=why)
 
-    # -- sockets -------------------------------------------------------------
-
-    def _every_socket(self) -> Iterator[SharedSocket]:
-        return (shared for queue in self._shared for shared in queue)
+    # -- the end -------------------------------------------------------------
 
     def _shut_doors(self) -> None:
-        for shared in self._every_socket():
-            if not shared.refuse_new():
-                log.debug("master.door_open", at=endpoint_of(shared.socket))
+        self.queues.shut()
         self._drain_until_s = time.monotonic() + self.settings.policy.graceful_s
 
     def _is_unserved(self) -> bool:
@@ -365,7 +352,7 @@ class Pool:
             return False
         if not self.fleet.slots:
             return False
-        if not any(shared.has_clients() for shared in self._every_socket()):
+        if not self.queues.has_clients():
             return False
         log.warning("master.unserved", reason="clients wait, and their worker has died")
         self.happen(Happening(Event.UNSERVED, 0))

@@ -147,14 +147,13 @@ class Reload:
     def _sheet(self, new: list[Left] | None = None, *, with_clients: bool = False) -> Handover:
         daemon, master = self._daemon, self._daemon.master
         control = daemon.control
-        keys = {pool.name: pool.keys for pool in master.pools}
         listeners = [*daemon.listeners.open, *daemon.leftover.reusable()]
         return Handover(
             pid=os.getpid(),
             generation=daemon.generation,
             born_s=daemon.born_s,
             estate=asdict(master.estate),
-            workers=workers_of(master, keys),
+            workers=workers_of(master),
             listeners=[*lefts_of(listeners), *(new or ())],
             shut=lefts_of(daemon.leftover.shut()),
             control_fd=None if control is None else control.listener.fileno(),

@@ -15,6 +15,7 @@ from prefork.handover import Worker as Line
 from prefork.listeners import Listener
 from prefork.master import Master
 from prefork.pool import Member, Pool, Settings
+from prefork.queues import Queues
 from prefork.roles import Server
 from prefork.sockets import SharedSocket
 from prefork.worker import Life, Worker
@@ -32,8 +33,8 @@ _AFTERWARDS: Final[Mapping[State, State]] = {
 }
 
 
-def workers_of(master: Master, keys: Mapping[str, Sequence[str]]) -> list[Line]:
-    """Return the sheet's lines of all workers that live. keys: of each pool's listeners."""
+def workers_of(master: Master) -> list[Line]:
+    """Return the sheet's lines of all workers that live."""
     found = []
     for pool in master.pools:
         for line, member in pool.members.items():
@@ -51,8 +52,7 @@ def workers_of(master: Master, keys: Mapping[str, Sequence[str]]) -> list[Line]:
                     due_s=slot.due_s,
                     generation=member.generation,
                     started_s=member.started_s,
-                    queue=member.queue,
-                    keys=list(member.keys or keys.get(pool.name, ())),
+                    keys=list(member.keys),
                 )
             )
     return found
@@ -73,13 +73,13 @@ def adopt_workers(handover: Handover, pools: Sequence[Pool]) -> list[Pool]:
         pool = by_name.get(worker.pool)
         if pool is None:
             pool = by_name[worker.pool] = _remnant(worker.pool, handover)
-        served = {key for other in pools for key in other.keys}
+        served = {key for other in pools for key in other.queues.served()}
         doomed = sum(1 << n for n, key in enumerate(worker.keys) if key not in served)
         member = Member(
             line=worker.line,
             slot=0,
             generation=worker.generation,
-            queue=worker.queue,
+            queue=-1,  # its number means nothing any more: `keys` tell what it serves
             started_s=worker.started_s,
             doomed=doomed,
             keys=tuple(worker.keys),
@@ -139,7 +139,7 @@ def _remnant(name: str, handover: Handover) -> Pool:
     patience_s = 3600.0
     policy = Policy(retire_s=patience_s)
     settings = Settings(0, policy, None, Life(what=name, poll_s=0.5), name)
-    return Pool(settings, [], _nobody, for_good=True, generation=handover.generation)
+    return Pool(settings, Queues((), for_good=True), _nobody, handover.generation)
 
 
 def _nobody(_queue: int, _worker: Worker) -> list[Server]:

@@ -469,3 +469,38 @@ def test_a_master_that_was_stopped_for_a_while_kills_nobody(site):
         assert site.status()["state"] == "serving"
         assert daemon.workers() == before
         stop(daemon)
+
+
+def queues(port: int) -> int:
+    """Return how many sockets listen on a port of 127.0.0.1."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return sum(f"0100007F:{port:04X} 00000000:0000 0A" in line for line in lines)
+
+
+def test_with_reuse_port_each_worker_has_a_queue_of_the_masters(site):
+    site.write_config(more="workers = 3\nreuse_port = true")
+    with site.start() as daemon:
+        port = daemon.port
+        assert queues(port) == 3
+        os.kill(daemon.workers()[0], signal.SIGKILL)
+        wait_until(lambda: len(daemon.workers()) == 3)
+        assert queues(port) == 3
+        stop(daemon)
+
+
+@pytest.mark.slow
+def test_with_reuse_port_neither_scaling_nor_reloads_lose_a_request(site):
+    site.write_config(more="workers = 3\nreuse_port = true")
+    with site.start() as daemon:
+        port = daemon.port
+        with Load(port, 3, keep_alive=True) as kept, Load(port, 3, keep_alive=False) as fresh:
+            for workers in (5, 1, 4, 2):
+                assert site.ask("scale", "hello", str(workers)).stderr == ""
+                wait_until(lambda n=workers: queues(port) == n)
+                before = fresh.answers
+                wait_until(lambda b=before: fresh.answers > b + 20)
+                site.reload()
+                wait_until(lambda: queues(port) == 3)
+        assert (kept.faults, fresh.faults) == ([], [])
+        assert get(port) == "one"
+        stop(daemon)
