@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import prefork
+from prefork.commands import COMMANDS
 from prefork.errors import UsageError
 from prefork.http.access import FORMATS
 from prefork.servers import REQUEST_QUEUE_SIZE
@@ -19,6 +20,9 @@ examples:
   prefork . 8080 -b 127.0.0.1      share the current one with this machine only
   prefork mymodule:Handler 9000    serve a class of socketserver or http.server
   prefork site -b unix:/run/site   serve on a Unix socket
+  prefork /etc/prefork/site.toml   serve what a config says
+
+commands, each with a --help of its own:
 """
 
 
@@ -53,9 +57,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="prefork",
-        usage="prefork [TARGET] [PORT] [options]",
+        usage="prefork [TARGET] [PORT] [options] | prefork COMMAND ...",
         description="Serve a folder, or any handler class, from several supervised processes.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + "".join(f"  {name:<17}{text}\n" for name, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -72,8 +76,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         "target",
         metavar="TARGET",
         nargs="?",
-        help="a directory to share, or module:Class, a socketserver or http.server handler"
-        " (default: the current directory)",
+        help="a directory to share; or module:Class, a socketserver or http.server handler; or"
+        " CONFIG.toml (default: the current directory)",
     )
     add("port", metavar="PORT", nargs="?", help="listen on this port (default: 8000)")
     add(
@@ -116,7 +120,6 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "-w",
         "--workers",
         metavar="N",
-        default="auto",
         help="number of worker processes, or auto: one for each processor this process may use"
         " (default: auto)",
     )
@@ -130,16 +133,15 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--access-log",
         choices=FORMATS,
-        default="common",
-        help="log requests to stderr (default: %(default)s); handlers with a log_message() of their"
+        help="log requests to stderr (default: common); handlers with a log_message() of their"
         " own do that themselves",
     )
     add(
         "--request-queue-size",
         metavar="N",
-        default=str(REQUEST_QUEUE_SIZE),
-        help="how many connections may wait to be accepted (default: %(default)s)",
+        help=f"how many connections may wait to be accepted (default: {REQUEST_QUEUE_SIZE})",
     )
+    add("--daemon", action="store_true", help="with CONFIG.toml: detach, once ready")
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--verbose", action="store_true", help="log what each worker does")
     loudness.add_argument("--quiet", action="store_true", help="log warnings and errors only")

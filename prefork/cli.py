@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import prefork
@@ -38,6 +39,7 @@ from prefork.planning import Planner
 from prefork.pool import Settings
 from prefork.rehearsal import answer
 from prefork.scoreboard import CAPACITY
+from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
@@ -45,6 +47,7 @@ from prefork.worker import Life
 
 _THREADS: Final = 4096
 _HEARTBEAT_S: Final = 30.0
+_BESIDE_CONFIG: Final = ("target", "verbose", "quiet", "daemon")
 
 
 class _CommandLine:
@@ -115,8 +118,14 @@ def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
         source = _wanted(options)
         Daemon(source, begun, image, source.greet).run()
         return
+    for name, value in vars(options).items():
+        if name not in _BESIDE_CONFIG and value is not None:
+            word = "PORT" if name == "port" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{word}: {text} says that itself; write it there")
     try:
-        daemon = Daemon(Planner(load(text)), begun, image, tell_pools)
+        planner = Planner(load(text))
+        planner.charter = _with_options(planner.charter, options)
+        daemon = Daemon(planner, begun, image, tell_pools)
     except PreforkError as error:
         if begun.answer_fd is not None:
             answer(begun.answer_fd, str(error))
@@ -125,6 +134,15 @@ def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
         daemon.run()
     else:
         daemon.rehearse()
+
+
+def _with_options(charter: Charter, options: argparse.Namespace) -> Charter:
+    says = charter.logging
+    if says is not None and options.verbose:
+        says = replace(says, level="debug")
+    elif says is not None and options.quiet:
+        says = replace(says, level="warning")
+    return replace(charter, logging=says, daemonize=charter.daemonize or options.daemon)
 
 
 def tell_pools(listeners: Sequence[Listener]) -> None:
@@ -150,16 +168,20 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
         target, port = None, target
     workers = (
         available_cpus()
-        if options.workers == "auto"
+        if options.workers in (None, "auto")
         else _number("-w/--workers", options.workers, 1, CAPACITY, " or auto")
     )
     found = _target(target, options)
     number = 8000 if port is None else _number("PORT", port, 0, 65535)
-    queue = _number("--request-queue-size", options.request_queue_size, 1, 2**31 - 1)
+    queue = REQUEST_QUEUE_SIZE
+    if options.request_queue_size is not None:
+        queue = _number("--request-queue-size", options.request_queue_size, 1, 2**31 - 1)
+    if options.daemon:
+        raise UsageError("--daemon: it wants a CONFIG.toml, which says where the log goes then")
     variables: dict[str, object] = {"request_queue_size": queue}
     threads = _threads(found, options)
     if found.kind is Kind.HTTP:
-        variables["access_log"] = "off" if options.quiet else options.access_log
+        variables["access_log"] = "off" if options.quiet else options.access_log or "common"
         if threads is not None:
             variables["threads"] = threads
     warn_of_limit(queue)

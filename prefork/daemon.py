@@ -20,7 +20,7 @@ from prefork.bulletin import Bulletin
 from prefork.charter import Charter
 from prefork.control import Control
 from prefork.detach import Detached, detach
-from prefork.errors import StartError
+from prefork.errors import StartError, UsageError
 from prefork.handover import Stage
 from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
@@ -89,6 +89,11 @@ class Daemon:
         """
         charter = self.charter
         if charter.daemonize and self.handover is None:
+            if charter.logging is not None and charter.logging.target == "stderr":
+                raise UsageError(
+                    "master.log.target: stderr leads nowhere once the server has detached;"
+                    ' name a file, "syslog" or "journald"'
+                )
             self._detached = detach(
                 working_directory=charter.working_directory or "/", umask=charter.umask
             )

@@ -235,9 +235,12 @@ class Pool:
         # every heartbeat looks old: give the workers one turn to beat again.
         if limit_s is None or late_s > self._life.poll_s + limit_s / 2:
             return
+        beating = {State.SERVING, State.EXPIRING}
+        if self.settings.policy.retire_s is not None and not self.fleet.stopping:
+            beating.add(State.LEAVING)  # else graceful_s is a bound
         for line, member in list(self.members.items()):
             state = self.fleet.slots[member.slot].state
-            if state not in (State.SERVING, State.EXPIRING, State.LEAVING):
+            if state not in beating:
                 continue
             words = self._at.board[line]
             silent_s = now_s - words.beat_ns / 1e9

@@ -331,6 +331,7 @@ class Worker:
                 engine.tick(now_s)
         for engine in self._engines.values():
             engine.close()
+        self._slot.activity = CLIENT  # from here on it may wait for processes and threads
         for server in self._servers:
             server.leave_worker()
         self._life.on_stop()
