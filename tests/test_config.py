@@ -606,3 +606,10 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch):
     write({"good.toml": POOL.replace("8000", "${PREFORK_TEST_PORT}")})
     assert load("good.toml").servers["a"].bind == ["*:81"]
     assert os.environ["PREFORK_TEST_PORT"] == "81"
+
+
+def test_the_reference_in_the_readme_is_the_programs_own():
+    readme = Path(__file__).parent.parent / "README.md"
+    begins, ends = "reference_markdown() -->\n", "\n<!-- to here"
+    text = readme.read_text().partition(begins)[2].partition(ends)[0]
+    assert text.strip() == reference_markdown().strip()

@@ -16,7 +16,7 @@ FLOORS = {
     "sockets system systemd target",
     2: "callers charter config.addresses config.known config.master config.toml config.units "
     "greeting http.chunked http.client http.kept http.lenient http.limits http.pool "
-    "listeners logfiles outfit places remote roles sinks table",
+    "listeners logfiles outfit places queues remote roles sinks table",
     3: "bulletin config.expand config.kind config.server control finding handover http.body "
     "http.door logs relay top worker",
     4: "commands config.checks config.forms config.hints config.meant config.schema "

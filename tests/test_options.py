@@ -492,11 +492,36 @@ def test_an_option_between_target_and_port_is_understood(site):
         assert get(("127.0.0.1", daemon.port), "/a.txt").body == b"content"
 
 
-def test_a_target_that_is_a_file_that_ends_in_toml_is_named_in_the_error(tmp_path):
+def test_a_target_that_ends_in_toml_is_a_config(tmp_path):
     (tmp_path / "site.toml").write_text("")
     result = run("site.toml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "prefork: error: site.toml: server: nothing to serve,"
+        " expected a table [server.NAME] for each pool\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["-w", "3"], "--workers"),
+        (["8000"], "PORT"),
+        (["-b", "::"], "--bind"),
+        (["--access-log", "json"], "--access-log"),
+    ],
+)
+def test_what_a_config_says_itself_is_refused_beside_it(tmp_path, words, named):
+    result = run("site.toml", *words, cwd=tmp_path)
     assert result.returncode == 2
-    assert "site.toml" in result.stderr
+    expected = f"prefork: error: {named}: site.toml says that itself; write it there\n"
+    assert result.stderr == expected
+
+
+def test_a_folder_is_not_served_as_a_daemon_for_its_log_would_be_lost(tmp_path):
+    result = run(".", "--daemon", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--daemon: it wants a CONFIG.toml" in result.stderr
 
 
 # -- what the folder share adds ------------------------------------------------

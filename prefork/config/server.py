@@ -155,7 +155,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=4096)] | None,
         about(
             "of each worker, for HTTP handlers; 0: one request at a time",
-            unset="as many as block, up to 512",
+            unset="0 for a folder, else up to 512",
         ),
     ] = None
     request_queue_size: Annotated[
