@@ -33,6 +33,7 @@ from prefork.handover import Stage, stage
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.image import Image
 from prefork.install import install_service
+from prefork.life import Life
 from prefork.listeners import Listener, Where, warn_of_limit, with_rest
 from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
@@ -43,7 +44,6 @@ from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
-from prefork.worker import Life
 
 _THREADS: Final = 4096
 _HEARTBEAT_S: Final = 30.0

@@ -21,6 +21,7 @@ from prefork.charter import Charter
 from prefork.control import Control
 from prefork.detach import Detached, detach
 from prefork.errors import StartError, UsageError
+from prefork.fleet import State
 from prefork.handover import Stage
 from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
@@ -34,6 +35,7 @@ from prefork.pool import Pool
 from prefork.rehearsal import answer
 from prefork.relay import Relay
 from prefork.reload import Reload
+from prefork.sockets import endpoint_of
 from prefork.succession import Leftover, adopt_processes, adopt_workers
 from prefork.upkeep import Upkeep
 from prefork.worker import Worker
@@ -153,13 +155,9 @@ class Daemon:
 
     def _open_offices(self, stack: ExitStack) -> None:
         """Open what people and programs know the daemon by: pidfile, control socket."""
-        charter, left = self.charter, self.handover
+        charter = self.charter
         if charter.pidfile is not None:
-            held = None if left is None else left.pidfile_fd
-            if left is not None and held is not None and left.pidfile_path == charter.pidfile:
-                self.pidfile = Pidfile.adopt(charter.pidfile, held)
-            else:
-                self.pidfile = Pidfile.create(charter.pidfile)
+            self.pidfile = self._take_pidfile(charter.pidfile)
             stack.callback(self.pidfile.remove)
         if charter.config_path is not None and charter.control != "off":
             self._control_socket = self._open_control(charter.config_path)
@@ -223,17 +221,26 @@ class Daemon:
         if left is not None:
             self.reload.resume(left)
         for listener in self.listeners.open:
-            self.bulletin.keep(listener)
+            if not listener.is_lent:
+                self.bulletin.keep(listener)
+        for name, sock in self.listeners.stock.named:
+            log.warning("socket.unused", what=name, at=endpoint_of(sock))
+            systemd.remove_from_store(name)
+            sock.close()
 
     def _tell_ready(self) -> None:
-        if self.handover is None:
-            log.info("master.ready", pid=os.getpid())
+        if self.handover is not None:
+            return  # the reload is not over before the last old worker is relieved
+        log.info("master.ready", pid=os.getpid())
         self.bulletin.ready(self.master)
         if self._detached is not None:
             self._leave_terminal(self._detached)
 
     def _tell_stopping(self) -> None:
         self.bulletin.stopping(self.charter.stop_s)
+        for listener in self.listeners.open:
+            if listener.is_shut_for_good:
+                self.bulletin.drop(listener)  # of no use to the next start
         self.reload.abandon("the server stops")
 
     def _turn(self) -> None:
@@ -283,7 +290,27 @@ class Daemon:
         self.relay.send(dict.fromkeys(STANDARD, null), leave)
         os.close(null)
 
+    def only_new_accept(self) -> bool:
+        """Tell whether all workers that were told to go take no more clients."""
+        master = self.master
+        return all(
+            master.board[line].retired or pool.state_of(line) is not State.LEAVING
+            for pool in master.pools
+            for line in pool.members
+        )
+
     # -- details -------------------------------------------------------------------
+
+    def _take_pidfile(self, path: str) -> Pidfile:
+        left = self.handover
+        if left is None or left.pidfile_fd is None or left.pidfile_path is None:
+            return Pidfile.create(path)
+        held = Pidfile.adopt(left.pidfile_path, left.pidfile_fd)
+        if left.pidfile_path == path:
+            return held
+        created = Pidfile.create(path)
+        held.remove()
+        return created
 
     def _open_control(self, config: Path) -> socket.socket | None:
         charter, left = self.charter, self.handover
@@ -293,6 +320,7 @@ class Daemon:
                 self.control_path = Path(left.control_path)
                 return socket.socket(fileno=left.control_fd)
             os.close(left.control_fd)
+            Path(left.control_path).unlink(missing_ok=True)
         try:
             if path is None:
                 path = usable_control_path(default_control_path(config, os.geteuid()), os.geteuid())

@@ -37,15 +37,17 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True):
-    """One listener. inode: of its file."""
+    """One `listeners.Listener`."""
 
     key: str
     fd: int
     inode: tuple[int, int] | None = None
+    is_lent: bool = False
 
     def open(self) -> Listener:
         """Return it as this image has it."""
-        return Listener(self.key, socket.socket(fileno=self.fd), self.inode, is_new=False)
+        sock = socket.socket(fileno=self.fd)
+        return Listener(self.key, sock, self.inode, is_new=False, is_lent=self.is_lent)
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):

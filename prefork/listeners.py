@@ -71,12 +71,23 @@ class Where:
 
 @dataclass(slots=True)
 class Listener:
-    """An open listening socket. inode: of its file, if there is one that is ours."""
+    """An open listening socket.
+
+    inode: of its file, if there is one that is ours. is_new: opened by this
+    image. is_lent: somebody else's, who has it served again after us.
+    """
 
     key: str
     sock: socket.socket
     inode: tuple[int, int] | None = None
-    is_new: bool = True  #: opened by this image
+    is_new: bool = True
+    is_lent: bool = False
+
+    @property
+    def is_shut_for_good(self) -> bool:
+        """Tell whether its door, once shut, stays so: the kernel opens no Unix stream's again."""
+        is_stream = self.sock.type == socket.SOCK_STREAM
+        return self.sock.family == socket.AF_UNIX and is_stream and not self.is_lent
 
     def __str__(self) -> str:
         return str(endpoint_of(self.sock))
@@ -113,9 +124,10 @@ class Stock:
             return _by_number(where)
         for name, sock in self.named:
             wanted = where.inherited == f"systemd:{name}"
-            if wanted or (where.endpoint is not None and _listens_at(sock, where)):
+            if wanted or _listens_at(sock, where):
                 self.named.remove((name, sock))
-                return Listener(where.key, sock, None, is_new=False)
+                inode = None if wanted else _inode_of(where)
+                return Listener(where.key, sock, inode, is_new=False, is_lent=wanted)
         return None
 
     def port_of(self, where: Where) -> int:
@@ -298,7 +310,18 @@ def _by_number(where: Where) -> Listener:
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     except OSError as error:
         raise StartError(f"{where}: it is no open socket: {error.strerror}") from None
-    return Listener(where.key, sock, None, is_new=False)
+    return Listener(where.key, sock, None, is_new=False, is_lent=True)
+
+
+def _inode_of(where: Where) -> tuple[int, int] | None:
+    """Return what tells the file of one of our sockets, which the service manager has kept."""
+    endpoint = where.endpoint
+    if endpoint is None or endpoint.family != socket.AF_UNIX:
+        return None
+    with suppress(OSError):  # removed meanwhile, or in the abstract namespace
+        entry = Path(str(endpoint.address)).lstat()
+        return entry.st_dev, entry.st_ino
+    return None
 
 
 def _listens_at(sock: socket.socket, where: Where) -> bool:

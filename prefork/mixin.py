@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefork.cpus import available_cpus
 from prefork.fleet import Policy
+from prefork.life import Life
 from prefork.master import Master, Owner
 from prefork.pool import Pool, Settings
 from prefork.queues import Queue, Queues
 from prefork.reports import Report
+from prefork.scoreboard import CAPACITY
 from prefork.sockets import endpoint_of
 from prefork.system import require_platform
-from prefork.worker import Life, Worker
+from prefork.worker import Worker
 
 if TYPE_CHECKING:
     from socketserver import TCPServer as _Base
@@ -194,16 +196,20 @@ def serve_together(
     """
     require_platform()
     first = servers[0]
+    workers = available_cpus() if first.workers == "auto" else int(first.workers)
+    if not 1 <= workers <= CAPACITY:
+        raise ValueError(f"workers must be 1 to {CAPACITY}, not {workers}")
     what = what or f"{type(first).__name__} {endpoint_of(first.socket)}"
     settings = Settings(
-        workers=available_cpus() if first.workers == "auto" else int(first.workers),
+        workers=workers,
         policy=Policy(boot_s=first.boot_timeout, graceful_s=first.graceful_timeout),
         heartbeat_timeout_s=first.heartbeat_timeout,
         life=Life(what=what, poll_s=poll_interval),
     )
+    sockets = [server.socket for server in servers]
     pool = Pool(
         settings,
-        Queues([Queue([server.socket for server in servers])], for_good=not first.serves_again),
+        Queues([Queue(sockets, served_again=sockets if first.serves_again else ())]),
         lambda _queue, _worker: servers,
     )
 

@@ -112,9 +112,7 @@ class Prepared:
         else:
             settings = replace(settings, life=replace(life, on_stop=self._on_stop))
         more = self._open_more if self.plan.reuse_port and not rehearsal else None
-        queues = Queues(
-            map(_queue, self._queues.values()), for_good=True, open_more=more, close=self._drop
-        )
+        queues = Queues(map(_queue, self._queues.values()), open_more=more, close=self._drop)
         return Pool(settings, queues, self._open, generation)
 
     def close(self) -> None:
@@ -195,7 +193,8 @@ def _port_of(listeners: Sequence[Listener]) -> int:
 
 
 def _queue(opened: Sequence[tuple[Place, Listener]]) -> Queue:
-    return Queue([n.sock for _, n in opened], [n.key for _, n in opened])
+    lent = [n.sock for _, n in opened if n.is_lent]
+    return Queue([n.sock for _, n in opened], [n.key for _, n in opened], lent)
 
 
 def kind_of(plan: Plan) -> Kind:

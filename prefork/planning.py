@@ -27,6 +27,7 @@ from prefork.cpus import available_cpus
 from prefork.errors import PreforkError, StartError, UsageError
 from prefork.fleet import Policy
 from prefork.http.server import HTTPServer
+from prefork.life import Life
 from prefork.listeners import Where
 from prefork.options import with_options
 from prefork.outfit import Outfit
@@ -36,7 +37,6 @@ from prefork.privileges import find_group, find_user, resolve
 from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart
 from prefork.sockets import resolve as resolve_address
 from prefork.target import Kind, find_handler, find_object
-from prefork.worker import Life
 
 #: Which classes know a key of the config that is a class variable of theirs.
 _KNOWN_BY: Final[dict[str, tuple[type[Any], ...]]] = {

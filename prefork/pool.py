@@ -16,11 +16,12 @@ from prefork import fleet, log
 from prefork.children import Child, Children
 from prefork.errors import PreforkError
 from prefork.fleet import Action, Event, Fleet, Happening, Policy, Slot, State, Wish
+from prefork.life import Life, Place
 from prefork.queues import Queues
 from prefork.reports import Record, Report
 from prefork.roles import Server
 from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
-from prefork.worker import Life, Place, Worker
+from prefork.worker import Worker
 
 #: Gets the number of a queue; called in a worker, with it.
 OpenServers = Callable[[int, Worker], Sequence[Server]]
@@ -45,7 +46,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= CAPACITY:
-            raise ValueError(f"workers must be 1 to {CAPACITY}, not {self.workers}")
+            raise ValueError(f"workers must be 0 to {CAPACITY}, not {self.workers}")
 
 
 @dataclass(slots=True)

@@ -17,10 +17,15 @@ from prefork.sockets import SharedSocket, endpoint_of
 
 @dataclass(slots=True)
 class Queue:
-    """A worker's listeners: one for each place of the pool. keys: what tells them from others."""
+    """A worker's listeners: one for each place of the pool.
+
+    keys: what tells them from others. served_again: those that somebody may
+    serve after this process.
+    """
 
     sockets: Sequence[socket.socket]
     keys: Sequence[str] = ()
+    served_again: Collection[socket.socket] = ()
     shared: list[SharedSocket] = field(default_factory=list)
     is_doomed: bool = False  #: no new client is let in; it is closed when its worker has gone
 
@@ -36,12 +41,10 @@ class Queues:
         self,
         first: Iterable[Queue],
         *,
-        for_good: bool,
         open_more: Callable[[int], Queue] | None = None,
         close: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self._queues = dict(enumerate(first))
-        self._for_good = for_good
         self._open_more = open_more
         self._close = close
 
@@ -128,4 +131,6 @@ class Queues:
         return iter(seen.values())
 
     def _share(self, queue: Queue) -> None:
-        queue.shared = [SharedSocket(sock, for_good=self._for_good) for sock in queue.sockets]
+        queue.shared = [
+            SharedSocket(sock, for_good=sock not in queue.served_again) for sock in queue.sockets
+        ]

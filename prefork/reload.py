@@ -6,6 +6,7 @@ next image waits until the new workers have relieved the old ones.
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,9 @@ Done = Callable[[str | None], None]
 
 #: What a rehearsal may take beside the time in which its workers must get ready.
 _IMPORT_S: Final = 60.0
+#: How long a handler of the old generation may keep its worker from taking notice that it is
+#: relieved. After that the reload counts as done, though that worker may take one more client.
+_HANDLER_S: Final = 1.0
 
 
 class Reload:
@@ -35,6 +39,7 @@ class Reload:
         self._waiting: list[Done] = []
         self._next: list[Done] | None = None  # of one that was asked for during a rehearsal
         self._rehearsal: Rehearsal | None = None
+        self._relieved_s = 0.0  # when the last old worker was told to go
 
     def ask(self, done: Done) -> None:
         """Begin one, or another one after that which is being rehearsed: files may have changed.
@@ -74,7 +79,10 @@ class Reload:
             if daemon.handover is None:
                 return
             if daemon.is_renewed():
-                self._succeed()
+                self._relieved_s = self._relieved_s or time.monotonic()
+                late = time.monotonic() > self._relieved_s + _HANDLER_S
+                if late or daemon.only_new_accept():
+                    self._succeed()
             elif self.is_under_way and (reason := daemon.trouble()):
                 self._fail(f"a worker cannot start: {reason}")
 

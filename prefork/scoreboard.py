@@ -68,6 +68,7 @@ class Slot:
     sent_bytes = _Word(5)  #: how much it has sent
     since_ns = _Word(6)  #: since when the request in `text` is handled; 0: none is
     seen_ns = _Word(7)  #: when it last wrote `text` and the figures, which SIGURG makes it do
+    retired = _Word(9)  #: 1 when it takes no more clients
     busy = _Word(8)  #: how many requests it has in hand
 
     def __init__(self, words: memoryview, text: memoryview) -> None:

@@ -234,8 +234,8 @@ class SharedSocket:
         return bool(poll.poll(0))
 
     def restore(self) -> None:
-        """Leave the socket as it was found; a closed one is left alone."""
-        if self.socket.fileno() < 0:
+        """Leave the socket as it was found; one that is closed, or will be, is left alone."""
+        if self._for_good or self.socket.fileno() < 0:
             return
         if self._shut:
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)

@@ -4,7 +4,6 @@ The master, before and after its execve. It decides nothing about single
 workers: `fleet` relieves them one by one.
 """
 
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -12,13 +11,14 @@ from typing import Final
 from prefork.fleet import Policy, State
 from prefork.handover import Handover, Left
 from prefork.handover import Worker as Line
+from prefork.life import Life
 from prefork.listeners import Listener
 from prefork.master import Master
 from prefork.pool import Member, Pool, Settings
 from prefork.queues import Queues
 from prefork.roles import Server
 from prefork.sockets import SharedSocket
-from prefork.worker import Life, Worker
+from prefork.worker import Worker
 
 #: What a worker of the generation before is in, by what it was in then. One that was not READY
 #: yet is not waited for: it is told to go like one that was told already.
@@ -60,7 +60,9 @@ def workers_of(master: Master) -> list[Line]:
 
 def lefts_of(listeners: Iterable[Listener]) -> list[Left]:
     """Return the sheet's lines of all listeners."""
-    return [Left(key=n.key, fd=n.sock.fileno(), inode=n.inode) for n in listeners]
+    return [
+        Left(key=n.key, fd=n.sock.fileno(), inode=n.inode, is_lent=n.is_lent) for n in listeners
+    ]
 
 
 def adopt_workers(handover: Handover, pools: Sequence[Pool]) -> list[Pool]:
@@ -107,15 +109,16 @@ class Leftover:
     def __init__(self, listeners: Sequence[Listener], shut: Sequence[Listener] = ()) -> None:
         self.listeners = [*listeners, *shut]
         for listener in self.listeners:
-            SharedSocket(listener.sock, for_good=True).refuse_new()
+            if not listener.is_lent:
+                SharedSocket(listener.sock, for_good=True).refuse_new()
 
     def reusable(self) -> list[Listener]:
         """Return those that can let clients in again, if the next config wants that."""
-        return [n for n in self.listeners if not _is_final(n)]
+        return [n for n in self.listeners if not n.is_shut_for_good]
 
     def shut(self) -> list[Listener]:
         """Return those that cannot."""
-        return [n for n in self.listeners if _is_final(n)]
+        return [n for n in self.listeners if n.is_shut_for_good]
 
     def tick(self, pools: Iterable[Pool]) -> list[Listener]:
         """Close what is not served any more; return it."""
@@ -129,17 +132,11 @@ class Leftover:
         return gone
 
 
-def _is_final(listener: Listener) -> bool:
-    """Tell whether its door, once shut, stays so: the kernel knows no way back for Unix streams."""
-    sock = listener.sock
-    return sock.family == socket.AF_UNIX and sock.type == socket.SOCK_STREAM
-
-
 def _remnant(name: str, handover: Handover) -> Pool:
     patience_s = 3600.0
     policy = Policy(retire_s=patience_s)
     settings = Settings(0, policy, None, Life(what=name, poll_s=0.5), name)
-    return Pool(settings, Queues((), for_good=True), _nobody, handover.generation)
+    return Pool(settings, Queues(()), _nobody, handover.generation)
 
 
 def _nobody(_queue: int, _worker: Worker) -> list[Server]:

@@ -19,17 +19,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from prefork import log, reports
 from prefork.acceptor import Acceptor, drain
 from prefork.clients import Clients
 from prefork.desk import LoopDesk
+from prefork.figures import Figures
+from prefork.life import Life, Place
 from prefork.loop import Loop
 from prefork.reports import Report
 from prefork.roles import Engine, Server
-from prefork.scoreboard import CLIENT, IDLE, Order, Slot
+from prefork.scoreboard import CLIENT, IDLE, Order
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
 
@@ -49,47 +50,6 @@ SHORTAGE_S: Final = 0.1
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A worker's place in the fleet.
-
-    master: its PID. line, slot: where on the scoreboard this worker is. report_fd:
-    the write end of the master's pipe. lifeline_fd: end of file there means
-    that the master is dead.
-    """
-
-    master: int
-    line: int
-    slot: Slot
-    report_fd: int
-    lifeline_fd: int
-
-
-def _nothing() -> None:
-    """Stand in for what nobody wants to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """How a worker lives.
-
-    what: for the title. poll_s: the longest wait between two heartbeats.
-    linger_s: how long idle keep-alive clients may still send a request after the
-    order to go. max_requests: after so many it asks for a replacement, and
-    serves on until that is READY; 0: never. jitter: the share of it by which
-    workers differ, so that not all go at once. rehearsal: get ready, say so, and go.
-    on_stop: called when the last request is answered.
-    """
-
-    what: str
-    poll_s: float
-    linger_s: float = 2.0
-    max_requests: int = 0
-    jitter: float = 0.0
-    rehearsal: bool = False
-    on_stop: Callable[[], None] = _nothing
 
 
 class Worker:
@@ -122,7 +82,7 @@ class Worker:
         self._leaving = self._quitting = False
         self._wait_s = life.poll_s
         self._tick_due_s = self._ticked_s = 0.0
-        self._taken = 0
+        self._figures = Figures(self._slot, self.clients, self._engines)
         # Not by `random`: all workers have inherited the same state of it.
         share = 1 + life.jitter * (2 * int.from_bytes(os.urandom(2)) / 0xFFFF - 1)
         self.chores: list[Callable[[], None]] = []  #: what else to do in each tick
@@ -140,7 +100,7 @@ class Worker:
                 signal.SIGTERM: self._on_term,
                 signal.SIGINT: None,  # from the terminal; the master decides what it means
                 signal.SIGQUIT: self._on_quit,
-                signal.SIGURG: self._show_request,  # ignored by default: never too early
+                signal.SIGURG: self._figures.show_request,  # ignored by default: never too early
             }
         )
         self._signals = signals
@@ -190,7 +150,7 @@ class Worker:
 
     def take(self, request: object) -> None:
         """Show and time a request while the server's hooks run; `let_go` it afterwards."""
-        self._taken += 1
+        self._figures.taken += 1
         self.clients.adopt(request)
         self._show_busy(busy=True)
 
@@ -229,12 +189,13 @@ class Worker:
                     self._slot.activity = CLIENT  # above max_children it waits for one to end
                 server.service_actions()
                 self._slot.activity = IDLE
-            if self._quota and self._requests() >= self._quota:
+            if self._quota and self._figures.requests() >= self._quota:
                 self._quota = 0
                 self.report(Report.EXPIRED)
         acceptor.close()
         for engine in self._engines.values():
             engine.retire()
+        self._slot.retired = 1
 
     def _patience_s(self) -> float:
         wait_s = self._wait_s
@@ -278,35 +239,7 @@ class Worker:
         self._slot.beat_ns = oldest_ns
         busy = self.clients.any_left() or any(e.is_busy() for e in self._engines.values())
         self._show_busy(busy=busy)
-        self._slot.requests = self._requests()
-        self._slot.sent_bytes = self._sent_bytes()
-        self._slot.busy = self._busy()
-
-    def _busy(self) -> int:
-        return self.clients.count() + sum(e.running() for e in self._engines.values())
-
-    def _requests(self) -> int:
-        taken = self._taken
-        for engine in self._engines.values():
-            taken += engine.taken
-        return taken
-
-    def _sent_bytes(self) -> int:
-        return self.clients.sent_bytes + sum(e.sent_bytes for e in self._engines.values())
-
-    def _show_request(self) -> None:
-        """Write what is being handled on the scoreboard, where the master asks for it.
-
-        A signal handler: it runs beside a handler that computes or waits. Only one that does not
-        return from a call of C code is not seen.
-        """
-        found = [current for e in self._engines.values() if (current := e.oldest_request())]
-        text, since_ns = min(found, key=lambda one: one[1], default=("", 0))
-        slot = self._slot
-        slot.since_ns, slot.text = since_ns, text
-        slot.requests, slot.sent_bytes = self._requests(), self._sent_bytes()
-        slot.busy = self._busy()
-        slot.seen_ns = time.monotonic_ns()
+        self._figures.write()
 
     def _any_left(self) -> bool:
         return self.clients.any_left() or any(e.any_left() for e in self._engines.values())

@@ -37,7 +37,7 @@ ERRORS = [
     ([], 2, ["TARGET", "prefork ."]),
     (["8000"], 2, ["TARGET", "prefork ."]),
     (["site", "-d", "site"], 2, ["site", "-d"]),
-    (["site.toml"], 2, ["site.toml", "not supported yet"]),
+    (["site.toml"], 1, ["site.toml: cannot be read: No such file"]),
     (["no_such_module:Handler"], 2, ["'no_such_module'", "current directory"]),
     (["served.no_such:Handler"], 2, ["'served.no_such'"]),
     (["raises:Handler"], 1, ["raises", "ValueError: first second", "raises.py:1"]),

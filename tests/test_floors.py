@@ -12,20 +12,19 @@ FLOORS = {
     "http.proxy http.response http.scope image log loop reports scoreboard signals "
     "streams titles unittext",
     1: "acceptor children clients config.kinds config.problems desk detach http.access "
-    "http.filecache http.folder http.heads http.wire pidfile privileges protocol records "
-    "sockets system systemd target",
+    "http.filecache http.folder http.heads http.wire life pidfile privileges protocol "
+    "records sockets system systemd target",
     2: "callers charter config.addresses config.known config.master config.toml config.units "
     "greeting http.chunked http.client http.kept http.lenient http.limits http.pool "
     "listeners logfiles outfit places queues remote roles sinks table",
-    3: "bulletin config.expand config.kind config.server control finding handover http.body "
-    "http.door logs relay top worker",
+    3: "bulletin config.expand config.kind config.server control figures finding handover "
+    "http.body http.door logs relay top",
     4: "commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources http.exchange http.lazy http.visit pool rehearsal",
-    5: "config.reference config.texts config.values http.connection http.downloads "
-    "http.hooks master",
-    6: "config.reader config.show http.adopt http.patience mixin options succession",
-    7: "config.loader handlers http.lobby reload socketserver",
-    8: "config http.engine",
+    "config.sources http.exchange http.lazy http.visit rehearsal worker",
+    5: "config.reference config.texts config.values http.connection http.downloads http.hooks pool",
+    6: "config.reader config.show http.adopt http.patience master options",
+    7: "config.loader handlers http.lobby mixin succession",
+    8: "config http.engine reload socketserver",
     9: "http.server units",
     10: "http.main install servers",
     11: "arguments http.__main__ plan",
