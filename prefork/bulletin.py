@@ -74,10 +74,9 @@ class Bulletin:
         if self._stop_by_s is not None:
             left_s = max(0.0, self._stop_by_s - now_s)
             systemd.extend_timeout(min(left_s, _STATUS_S) + _MARGIN_S)
-        reason = daemon.reload.reason
         text = f"{_busy(daemon.master)}, generation {daemon.generation}"
-        if reason:
-            text = f"reload failed: {reason}; {text}"
+        if reason := daemon.complaint():
+            text = f"{reason}; {text}"
         if text != self._told and self._stop_by_s is None:
             self._told = text
             systemd.status(text)

@@ -271,6 +271,13 @@ class Daemon:
         """Return why some worker did not get READY, "" if none is known to be in trouble."""
         return next((pool.trouble for pool in self.master.pools if pool.trouble), "")
 
+    def complaint(self) -> str:
+        """Return what someone should look at, "" if nothing."""
+        if self.reload.reason:
+            return f"reload failed: {self.reload.reason}"
+        trouble = self.trouble()
+        return f"a worker cannot start: {trouble}" if trouble else ""
+
     def is_renewed(self) -> bool:
         """Tell whether only workers of this generation serve."""
         return all(fleet.is_renewed(pool.fleet) for pool in self.master.pools)

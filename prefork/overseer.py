@@ -59,7 +59,8 @@ class Overseer:
         """Return how things are."""
         daemon = self._daemon
         reload = daemon.reload
-        state = "degraded" if reload.reason else "serving"
+        complaint = daemon.complaint()
+        state = "degraded" if complaint else "serving"
         if daemon.master.is_stopping:
             state = "stopping"
         elif reload.is_under_way:
@@ -72,7 +73,7 @@ class Overseer:
             "generation": daemon.generation,
             "started_s": daemon.born_s,
             "state": state,
-            "reason": reload.reason or None,
+            "reason": complaint or None,
             "pools": [self._pool_status(pool) for pool in daemon.master.pools],
         }
 

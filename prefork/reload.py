@@ -186,7 +186,7 @@ class Reload:
         daemon = self._daemon
         self.is_under_way, self.reason = False, reason
         log.error("reload.failed", reason=reason)
-        daemon.bulletin.ready(daemon.master, f"reload failed: {reason}")
+        daemon.bulletin.ready(daemon.master, daemon.complaint())
         self._tell(reason)
 
     def _tell(self, reason: str | None) -> None:
