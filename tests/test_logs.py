@@ -221,10 +221,10 @@ def test_a_message_that_does_not_fit_its_arguments_is_reported():
     sink = DescriptorSink(theirs, logging.Formatter("%(message)s"))
     sink.emit(foreign("sold %d", "three"))
     sink.emit(record())
-    assert drained(ours).splitlines() == [
-        'log.lines_lost lines=1 reason="shop.till: %d format: a real number is required, not str"',
-        "some.event",
-    ]
+    lost, event = drained(ours).splitlines()
+    assert lost.startswith('log.lines_lost lines=1 reason="shop.till: ')
+    assert lost.endswith('not str"')  # the rest is Python's, in words that change
+    assert event == "some.event"
     os.close(ours)
     os.close(theirs)
 
