@@ -26,10 +26,10 @@ from prefork.config.show import show
 from prefork.cpus import available_cpus
 from prefork.daemon import Daemon
 from prefork.errors import PreforkError, UsageError
-from prefork.fleet import Policy
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
 from prefork.handover import Stage, stage
+from prefork.holding import Holding
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.image import Image
 from prefork.install import install_service
@@ -37,6 +37,7 @@ from prefork.life import Life
 from prefork.listeners import Listener, Where, warn_of_limit, with_rest
 from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
+from prefork.policy import Policy
 from prefork.pool import Settings
 from prefork.rehearsal import answer
 from prefork.scoreboard import CAPACITY
@@ -126,9 +127,11 @@ def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
         planner = Planner(load(text))
         planner.charter = _with_options(planner.charter, options)
         daemon = Daemon(planner, begun, image, tell_pools)
-    except PreforkError as error:
+    except (PreforkError, OSError) as error:
         if begun.answer_fd is not None:
             answer(begun.answer_fd, str(error))
+        elif begun.handover is not None:
+            Holding(image, begun.handover).hold(str(error))
         raise
     if begun.answer_fd is None:
         daemon.run()

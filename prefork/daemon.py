@@ -8,12 +8,10 @@ harm, what needs root, then the rights are dropped, then workers.
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Protocol
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
 
 from prefork import fleet, log, logs, privileges, systemd
 from prefork.bulletin import Bulletin
@@ -23,13 +21,13 @@ from prefork.detach import Detached, detach
 from prefork.errors import StartError, UsageError
 from prefork.fleet import State
 from prefork.handover import Stage
+from prefork.holding import Holding
 from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
 from prefork.logfiles import STANDARD, LogFiles
 from prefork.master import Estate, Master, Owner
+from prefork.offices import take_control, take_pidfile
 from prefork.overseer import Overseer
-from prefork.pidfile import Pidfile
-from prefork.places import default_control_path, open_control, usable_control_path
 from prefork.plan import Plan, Prepared, explain
 from prefork.pool import Pool
 from prefork.rehearsal import answer
@@ -39,6 +37,12 @@ from prefork.sockets import endpoint_of
 from prefork.succession import Leftover, adopt_processes, adopt_workers
 from prefork.upkeep import Upkeep
 from prefork.worker import Worker
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from prefork.pidfile import Pidfile
 
 
 class Source(Protocol):
@@ -78,6 +82,8 @@ class Daemon:
         self._greet = greet
         self._detached: Detached | None = None
         self._upkeep: list[Upkeep] = []
+        self._has_begun = False
+        self._holding: Holding | None = None
         self._control_socket: socket.socket | None = None
         self._log_handler: logs.Limited | None = None
         self._line: socket.socket | None = None
@@ -87,9 +93,12 @@ class Daemon:
     def run(self) -> None:
         """Serve until told to stop.
 
+        A next image that cannot begin holds the service, and tries again.
         Raises: PreforkError when it cannot even begin.
         """
         charter = self.charter
+        if self.handover is not None:
+            self._holding = Holding(self.image, self.handover)
         if charter.daemonize and self.handover is None:
             if charter.logging is not None and charter.logging.target == "stderr":
                 raise UsageError(
@@ -104,10 +113,14 @@ class Daemon:
                 self._prepare(stack)
                 self._open_offices(stack)
                 self._serve(stack)
-        except BaseException as error:
-            if self._detached is not None:
-                self._detached.failed(f"prefork: error: {error}")
-            raise
+        except Exception as error:
+            if self._holding is not None and not self._has_begun:
+                self._holding.hold(str(error), charter.stop_s)
+                raise SystemExit(1) from None
+            if self._detached is None:
+                raise
+            self._detached.failed(f"prefork: error: {error}")  # the caller prints it
+            raise SystemExit(1) from None
 
     def rehearse(self) -> None:
         """Do all but serve; tell the master how it went."""
@@ -119,7 +132,9 @@ class Daemon:
                 self._prepare(stack)
                 self._try_workers()
             except Exception as error:
-                stack.callback(self.listeners.close)
+                for listener in self.listeners.open:
+                    if listener.is_new:  # the others' files are those of the service that runs
+                        listener.close()
                 answer(fd, str(explain(error, "this")))
                 raise
             answer(fd, None, [n for n in self.listeners.open if n.is_new])
@@ -130,11 +145,9 @@ class Daemon:
         named = systemd.inherited(os.environ) if self.handover is None else []
         self.listeners = Listeners(Stock([n.open() for n in left], named))
         if self._answer_fd is None:
-            stack.callback(self.listeners.close)
-        if self.handover is None:
-            with suppress(OSError):
-                if self.charter.working_directory is not None and not self.charter.daemonize:
-                    os.chdir(self.charter.working_directory)
+            stack.callback(self._close_listeners)
+        if self.charter.working_directory is not None or self.charter.daemonize:
+            _go_to(self.charter.working_directory or "/")
         if self.charter.umask is not None:
             os.umask(self.charter.umask)
         if "nofile" not in self.charter.rlimits:
@@ -156,11 +169,11 @@ class Daemon:
     def _open_offices(self, stack: ExitStack) -> None:
         """Open what people and programs know the daemon by: pidfile, control socket."""
         charter = self.charter
-        if charter.pidfile is not None:
-            self.pidfile = self._take_pidfile(charter.pidfile)
-            stack.callback(self.pidfile.remove)
-        if charter.config_path is not None and charter.control != "off":
-            self._control_socket = self._open_control(charter.config_path)
+        self.pidfile = take_pidfile(charter, self.handover)
+        stack.callback(self._remove_pidfile)
+        control = take_control(charter, self.handover)
+        if control is not None:
+            self.control_path, self._control_socket = control
         if charter.identity is not None:
             privileges.drop(charter.identity)
         if charter.no_new_privs:
@@ -212,6 +225,9 @@ class Daemon:
             adopt_processes(left, master)
             shut = [n.open() for n in left.shut]
             self.leftover = Leftover(self.listeners.stock.ours, shut)
+        if self._holding is not None:
+            self._holding.release()
+        self._has_begun = True
         self._upkeep = [
             Upkeep(plan, pool, master.board) for plan, pool in zip(plans, pools, strict=False)
         ]
@@ -306,39 +322,15 @@ class Daemon:
             for line in pool.members
         )
 
+    def _close_listeners(self) -> None:
+        if self._has_begun or self.handover is None:
+            self.listeners.close()
+
+    def _remove_pidfile(self) -> None:
+        if self.pidfile is not None and (self._has_begun or self.handover is None):
+            self.pidfile.remove()
+
     # -- details -------------------------------------------------------------------
-
-    def _take_pidfile(self, path: str) -> Pidfile:
-        left = self.handover
-        if left is None or left.pidfile_fd is None or left.pidfile_path is None:
-            return Pidfile.create(path)
-        held = Pidfile.adopt(left.pidfile_path, left.pidfile_fd)
-        if left.pidfile_path == path:
-            return held
-        created = Pidfile.create(path)
-        held.remove()
-        return created
-
-    def _open_control(self, config: Path) -> socket.socket | None:
-        charter, left = self.charter, self.handover
-        path = None if charter.control is None else Path(charter.control)
-        if left is not None and left.control_fd is not None and left.control_path is not None:
-            if path is None or str(path) == left.control_path:
-                self.control_path = Path(left.control_path)
-                return socket.socket(fileno=left.control_fd)
-            os.close(left.control_fd)
-            Path(left.control_path).unlink(missing_ok=True)
-        try:
-            if path is None:
-                path = usable_control_path(default_control_path(config, os.geteuid()), os.geteuid())
-            sock = open_control(path, charter.control_mode, charter.control_group)
-        except StartError as error:
-            if charter.control is not None:
-                raise
-            log.warning("control.none", reason=error)
-            return None
-        self.control_path = path
-        return sock
 
     def _try_workers(self) -> None:
         """Have one worker of each pool get ready; raise what keeps it from that."""
@@ -413,3 +405,10 @@ class Daemon:
             self.control.abandon()
         self.reload.disown()
         self.relay.leave()
+
+
+def _go_to(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StartError(f"master.working_directory: {folder}: {error.strerror}") from None

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefork.cpus import available_cpus
-from prefork.fleet import Policy
 from prefork.life import Life
 from prefork.master import Master, Owner
+from prefork.policy import Policy
 from prefork.pool import Pool, Settings
 from prefork.queues import Queue, Queues
 from prefork.reports import Report

@@ -25,13 +25,13 @@ from prefork.config import (
 from prefork.config import Place as Scheme
 from prefork.cpus import available_cpus
 from prefork.errors import PreforkError, StartError, UsageError
-from prefork.fleet import Policy
 from prefork.http.server import HTTPServer
 from prefork.life import Life
 from prefork.listeners import Where
 from prefork.options import with_options
 from prefork.outfit import Outfit
 from prefork.plan import Code, Place, Plan, kind_of
+from prefork.policy import Policy
 from prefork.pool import Settings
 from prefork.privileges import find_group, find_user, resolve
 from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart

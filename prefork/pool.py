@@ -15,8 +15,9 @@ from typing import Final
 from prefork import fleet, log
 from prefork.children import Child, Children
 from prefork.errors import PreforkError
-from prefork.fleet import Action, Event, Fleet, Happening, Policy, Slot, State, Wish
+from prefork.fleet import Action, Event, Fleet, Happening, Slot, State, Wish
 from prefork.life import Life, Place
+from prefork.policy import Policy
 from prefork.queues import Queues
 from prefork.reports import Record, Report
 from prefork.roles import Server

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from prefork.fleet import Policy, State
+from prefork.fleet import State
 from prefork.handover import Handover, Left
 from prefork.handover import Worker as Line
 from prefork.life import Life
 from prefork.listeners import Listener
 from prefork.master import Master
+from prefork.policy import Policy
 from prefork.pool import Member, Pool, Settings
 from prefork.queues import Queues
 from prefork.roles import Server

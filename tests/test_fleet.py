@@ -12,7 +12,6 @@ from prefork.fleet import (
     Event,
     Fleet,
     Happening,
-    Policy,
     Slot,
     State,
     Wish,
@@ -24,6 +23,7 @@ from prefork.fleet import (
     next_due_s,
     step,
 )
+from prefork.policy import Policy
 
 POLICY = Policy(
     boot_s=60,

@@ -8,10 +8,10 @@ import prefork
 
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
-    0: "cpus errors files fleet http.forwarded http.grammar http.handler http.outbox "
-    "http.proxy http.response http.scope image log loop reports scoreboard signals "
-    "streams titles unittext",
-    1: "acceptor children clients config.kinds config.problems desk detach http.access "
+    0: "cpus errors files http.forwarded http.grammar http.handler http.outbox http.proxy "
+    "http.response http.scope image log loop policy reports scoreboard signals streams "
+    "titles unittext",
+    1: "acceptor children clients config.kinds config.problems desk detach fleet http.access "
     "http.filecache http.folder http.heads http.wire life pidfile privileges protocol "
     "records sockets system systemd target",
     2: "callers charter config.addresses config.known config.master config.toml config.units "
@@ -20,7 +20,7 @@ FLOORS = {
     3: "bulletin config.expand config.kind config.server control figures finding handover "
     "http.body http.door logs relay top",
     4: "commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources http.exchange http.lazy http.visit rehearsal worker",
+    "config.sources holding http.exchange http.lazy http.visit offices rehearsal worker",
     5: "config.reference config.texts config.values http.connection http.downloads http.hooks pool",
     6: "config.reader config.show http.adopt http.patience master options",
     7: "config.loader handlers http.lobby mixin succession",

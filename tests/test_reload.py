@@ -504,3 +504,48 @@ def test_with_reuse_port_neither_scaling_nor_reloads_lose_a_request(site):
         assert (kept.faults, fresh.faults) == ([], [])
         assert get(port) == "one"
         stop(daemon)
+
+
+FAILS_AT = """
+from pathlib import Path
+
+before = len(list(Path(__file__).parent.glob("import-*")))
+(Path(__file__).parent / f"import-{before}").touch()
+if before == 2:  # after the start and the rehearsal
+    raise RuntimeError("the disk is full")
+"""
+
+
+def fragile(site):
+    with (site.folder / "app.py").open("a") as file:
+        file.write(FAILS_AT)
+
+
+def test_a_next_image_that_cannot_begin_holds_the_service_until_it_can(site):
+    fragile(site)
+    with site.start() as daemon:
+        before = daemon.workers()
+        answer = site.ask("reload")
+        assert answer.returncode == 1
+        assert "the disk is full" in answer.stderr
+        assert "the old workers serve on" in answer.stderr
+        assert daemon.workers() == before
+        assert get(daemon.port) == "one"
+        daemon.send(signal.SIGHUP)
+        daemon.log.wait_for("reload.done")
+        for pid in before:
+            wait_gone(pid)
+        assert get(daemon.port) == "one"
+        assert site.status()["state"] == "serving"
+        stop(daemon)
+
+
+def test_a_service_that_is_held_can_be_stopped(site):
+    fragile(site)
+    with site.start() as daemon:
+        before = daemon.workers()
+        assert site.ask("reload").returncode == 1
+        daemon.send(signal.SIGTERM)
+        assert daemon.wait() == 1
+        for pid in before:
+            wait_gone(pid)

@@ -143,10 +143,7 @@ class Engine:
                 self.wait_s = STUCK_S
 
     def _lend(self, connection: Connection) -> None:
-        """Leave a client to the server's own `process_request()`, perhaps in a thread of its own.
-
-        The handler stays in `handle()` until the connection ends.
-        """
+        """Leave a client to the server's own `process_request()`, until the connection ends."""
         connection.keep()
         connection.desk = Desk()
         self._run(connection)
@@ -273,8 +270,7 @@ class Engine:
     def let_go(self, connection: Connection) -> None:
         """Take note that a handler has closed or taken its client's socket.
 
-        It may still answer (over TLS of its own), and a stop waits for it; one that was lent to
-        the program's `process_request()` may never be heard of again.
+        A stop waits for it, but one lent to `process_request()` may never be heard of again.
         """
         if self._custom:
             self.forget(connection)
@@ -326,8 +322,7 @@ class Engine:
     def hang_up_idle(self, idle_ns: int) -> None:
         """Let go, in the next tick, of clients that have been idle for so long.
 
-        It may be called by a signal handler. Handlers that wait for their
-        client in this very thread are told at once.
+        A signal handler calls it: handlers that wait in this very thread are told at once.
         """
         self._hang_up_ns = idle_ns
         for connection in list(self.connections):
