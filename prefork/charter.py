@@ -7,19 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prefork.logs import Wanted
 from prefork.privileges import Identity
-
-
-@dataclass(frozen=True)
-class Logging:
-    """Where events go. target: "stderr", "journald", "syslog", or a path."""
-
-    target: str = "stderr"
-    format: str = "text"
-    level: str = "info"
-    mode: int = 0o640
-    repeat_window_s: float = 10.0
-    repeat_burst: int = 10
 
 
 @dataclass(frozen=True)
@@ -44,4 +33,4 @@ class Charter:
     descriptors: int = 65536
     no_new_privs: bool = False
     stop_s: float = 30.0
-    logging: Logging | None = None
+    logging: Wanted | None = None

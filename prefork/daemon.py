@@ -356,17 +356,7 @@ class Daemon:
         self.files = LogFiles({} if left is None else left.log_fds)
         if says is None:
             return 0o640
-        identity = self.charter.identity
-        wanted = logs.Wanted(
-            target=says.target,
-            format=says.format,
-            level=says.level,
-            mode=says.mode,
-            owner=identity,
-            repeat_window_s=says.repeat_window_s,
-            repeat_burst=says.repeat_burst,
-        )
-        self._log_handler = logs.configure(wanted, self.files)
+        self._log_handler = logs.configure(says, self.files)
         return says.mode
 
     def _move_in(self, mine: Prepared, worker: Worker) -> None:

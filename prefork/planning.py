@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from prefork.charter import Charter, Logging
+from prefork.charter import Charter
 from prefork.config import (
     Address,
     Config,
@@ -28,6 +28,7 @@ from prefork.errors import PreforkError, StartError, UsageError
 from prefork.http.server import HTTPServer
 from prefork.life import Life
 from prefork.listeners import Where
+from prefork.logs import Wanted
 from prefork.options import with_options
 from prefork.outfit import Outfit
 from prefork.plan import Code, Place, Plan, kind_of
@@ -105,11 +106,12 @@ class Planner:
             rlimits=master.rlimits if "master.rlimits" in said else {},
             no_new_privs=master.no_new_privs,
             stop_s=master.graceful_timeout,
-            logging=Logging(
+            logging=Wanted(
                 target=says.target,
                 format=says.format,
                 level=says.level,
                 mode=says.mode,
+                owner=identity,
                 repeat_window_s=says.repeat_window,
                 repeat_burst=says.repeat_burst,
             ),

@@ -14,14 +14,15 @@ FLOORS = {
     1: "acceptor children clients config.kinds config.problems desk detach fleet http.access "
     "http.filecache http.folder http.heads http.wire life pidfile privileges protocol "
     "records sockets system systemd target",
-    2: "callers charter config.addresses config.known config.master config.toml config.units "
+    2: "callers config.addresses config.known config.master config.toml config.units "
     "greeting http.chunked http.client http.kept http.lenient http.limits http.pool "
     "listeners logfiles outfit places queues remote roles sinks table",
     3: "bulletin config.expand config.kind config.server control figures finding handover "
     "http.body http.door logs relay top",
-    4: "commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources holding http.exchange http.lazy http.visit offices rehearsal worker",
-    5: "config.reference config.texts config.values http.connection http.downloads http.hooks pool",
+    4: "charter commands config.checks config.forms config.hints config.meant config.schema "
+    "config.sources holding http.exchange http.lazy http.visit rehearsal worker",
+    5: "config.reference config.texts config.values http.connection http.downloads "
+    "http.hooks offices pool",
     6: "config.reader config.show http.adopt http.patience master options",
     7: "config.loader handlers http.lobby mixin succession",
     8: "config http.engine reload socketserver",
