@@ -163,7 +163,9 @@ class Daemon:
                 prepared = Prepared(plan, self.listeners, variables, self._move_in)
             except Exception as error:
                 raise explain(error, plan.what) from error
-            stack.callback(prepared.close)
+            # No server_close() in a rehearsal: one of the program's own may remove the file of a
+            # socket that the running generation serves.
+            stack.callback(prepared.close if self._answer_fd is None else prepared.forget)
             self.prepared.append(prepared)
 
     def _open_offices(self, stack: ExitStack) -> None:

@@ -7,7 +7,7 @@ it fails, and then nothing has changed.
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,16 +34,24 @@ class Image:
             folder = str(Path.cwd())
         return cls(sys.executable, arguments, dict(os.environ), folder)
 
-    def execute(self, variables: Mapping[str, str], fds: Iterable[int]) -> OSError:
+    def execute(
+        self,
+        variables: Mapping[str, str],
+        fds: Iterable[int],
+        unheard: Callable[[], Iterable[int]] = tuple,
+    ) -> OSError:
         """Replace this image by a new one that inherits these descriptors; return why it failed.
 
-        All signals are blocked in the new one, until it is ready for them.
+        All signals are blocked in the new one, until it is ready for them. unheard: called when
+        they are, for the numbers of those that came before and that nobody has obeyed yet.
         """
         fds = list(fds)
         before = None
         with suppress(OSError):
             before = str(Path.cwd())
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for signum in unheard():
+            os.kill(os.getpid(), signum)  # pending, it outlives execve(2), as no pipe's bytes do
         for fd in fds:
             os.set_inheritable(fd, True)
         try:

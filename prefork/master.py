@@ -157,6 +157,10 @@ class Master:
         with suppress(KeyError):
             self._selector.unregister(fd)
 
+    def unheard_signals(self) -> list[int]:
+        """Return the signals that have come and that no turn has obeyed yet; none will now."""
+        return [] if self._signals is None else self._signals.read()
+
     def stop(self) -> None:
         """End gracefully: answer what is in hand and in the queues."""
         self._wish(Wish.STOP)

@@ -144,7 +144,9 @@ class Reload:
             self._next = None
         sheet = self._sheet(new, with_clients=True)
         fd = sheet.write()
-        error = daemon.image.execute({HANDOVER: str(fd)}, [fd, *sheet.descriptors()])
+        error = daemon.image.execute(
+            {HANDOVER: str(fd)}, [fd, *sheet.descriptors()], daemon.master.unheard_signals
+        )
         os.close(fd)
         for left in new:
             left.open().close()

@@ -15,7 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
-from harness import COMMAND, DEADLINE_S, Prefork, children, wait_gone, wait_until
+from harness import COMMAND, DEADLINE_S, Prefork, children, converse, wait_gone, wait_until
 
 HELLO = """
 from prefork.http import BaseHTTPRequestHandler
@@ -549,3 +549,58 @@ def test_a_service_that_is_held_can_be_stopped(site):
         assert daemon.wait() == 1
         for pid in before:
             wait_gone(pid)
+
+
+SLOW_END = """
+import atexit
+import time
+from pathlib import Path
+
+
+def end():
+    (Path(__file__).parent / "ending").touch()
+    time.sleep(0.5)
+
+
+atexit.register(end)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_that_comes_right_before_the_next_image_is_obeyed_by_that(site, signum):
+    with (site.folder / "app.py").open("a") as file:
+        file.write(SLOW_END)
+    with site.start() as daemon:
+        daemon.send(signal.SIGHUP)
+        wait_until((site.folder / "ending").exists)  # the master waits for the rehearsal's end
+        assert daemon.stop(signum) == 0
+        assert "master.reexecuted" in daemon.log.text()
+
+
+UNIX_ECHO = """
+import os
+import socketserver
+
+
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.wfile.write(self.rfile.readline())
+
+
+class Server(socketserver.UnixStreamServer):
+    def server_close(self):
+        super().server_close()
+        os.unlink(self.server_address)
+"""
+
+
+def test_a_rehearsal_does_not_close_servers_whose_own_close_removes_a_file(site, tmp_path):
+    path = tmp_path / "echo.sock"
+    (site.folder / "app.py").write_text(UNIX_ECHO)
+    lines = ["[master]", 'control = "./control.sock"', "[server.echo]", f'bind = ["unix:{path}"]']
+    lines += ['handler = "app:Echo"', 'server_class = "app:Server"', 'path = ["."]', "workers = 1"]
+    site.config.write_text("\n".join(lines))
+    with site.start() as daemon:
+        site.reload()
+        assert converse(str(path), b"hello\n") == b"hello\n"
+        stop(daemon)
