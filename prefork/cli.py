@@ -20,7 +20,7 @@ from prefork.arguments import parse
 from prefork.charter import Charter
 from prefork.checking import check
 from prefork.commands import Tools, is_command, run
-from prefork.config import load
+from prefork.config import ConfigError, load
 from prefork.config.reference import reference
 from prefork.config.show import show
 from prefork.cpus import available_cpus
@@ -95,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PreforkError, OSError) as error:
         if verbose and (error.__cause__ is not None or not isinstance(error, PreforkError)):
             log.exception("target.failed")
-        print(f"prefork: error: {log.printable(str(error))}", file=sys.stderr)
+        lines = error.problems if isinstance(error, ConfigError) else [str(error)]
+        for line in lines:
+            print(f"prefork: error: {log.printable(line)}", file=sys.stderr)
         return error.exit_status if isinstance(error, PreforkError) else 1
     except KeyboardInterrupt:
         if sys.stdout.isatty():

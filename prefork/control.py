@@ -202,6 +202,18 @@ class Control:
         return self._status
 
 
+def answer_alone(fd: int) -> Done:
+    """Return how to answer a client of `handover()` where the next image has no control socket."""
+    sock = socket.socket(fileno=fd)
+
+    def done(reason: str | None) -> None:
+        with sock, suppress(OSError):  # it has hung up
+            sock.send(encode_answer(reason))
+            sock.shutdown(socket.SHUT_RDWR)  # workers forked meanwhile have it, too
+
+    return done
+
+
 def _identity(listener: socket.socket) -> tuple[int, int] | None:
     """Return what tells a socket's file from another of the same name; None: there is none."""
     try:

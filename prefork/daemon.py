@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from prefork import fleet, log, logs, privileges, systemd
+from prefork import fleet, log, logs, offices, privileges, systemd
 from prefork.bulletin import Bulletin
 from prefork.charter import Charter
 from prefork.control import Control
@@ -26,7 +26,6 @@ from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
 from prefork.logfiles import STANDARD, LogFiles
 from prefork.master import Estate, Master, Owner
-from prefork.offices import take_control, take_pidfile
 from prefork.overseer import Overseer
 from prefork.plan import Plan, Prepared, explain
 from prefork.pool import Pool
@@ -119,7 +118,7 @@ class Daemon:
                 raise SystemExit(1) from None
             if self._detached is None:
                 raise
-            self._detached.failed(f"prefork: error: {error}")  # the caller prints it
+            self._detached.failed(str(error))  # the caller prints it
             raise SystemExit(1) from None
 
     def rehearse(self) -> None:
@@ -130,6 +129,8 @@ class Daemon:
         with ExitStack() as stack:
             try:
                 self._prepare(stack)
+                assert self.handover is not None  # noqa: S101 # a rehearsal has one
+                offices.rehearse(self.charter, self.handover)
                 self._try_workers()
             except Exception as error:
                 for listener in self.listeners.open:
@@ -155,6 +156,8 @@ class Daemon:
         privileges.apply_rlimits(self.charter.rlimits, for_good=False)
         mode = self._configure_log()
         for plan in self._source.plans():
+            if self.handover is None:
+                plan.try_on()
             variables = {}
             if plan.access_log_path is not None:
                 file = self.files.open(plan.access_log_path, mode, plan.outfit.identity)
@@ -171,9 +174,9 @@ class Daemon:
     def _open_offices(self, stack: ExitStack) -> None:
         """Open what people and programs know the daemon by: pidfile, control socket."""
         charter = self.charter
-        self.pidfile = take_pidfile(charter, self.handover)
+        self.pidfile = offices.take_pidfile(charter, self.handover)
         stack.callback(self._remove_pidfile)
-        control = take_control(charter, self.handover)
+        control = offices.take_control(charter, self.handover)
         if control is not None:
             self.control_path, self._control_socket = control
         if charter.identity is not None:
@@ -268,7 +271,7 @@ class Daemon:
             for upkeep in self._upkeep:
                 upkeep.tick(pid_of)
             if self._detached is not None and (reason := self.trouble()):
-                self._detached.failed(f"prefork: error: {reason}")
+                self._detached.failed(reason)
                 self._detached = None
                 master.quit()
         for listener in self.leftover.tick(master.pools):
@@ -337,8 +340,11 @@ class Daemon:
     def _try_workers(self) -> None:
         """Have one worker of each pool get ready; raise what keeps it from that."""
         pools = [prepared.pool(self.generation, rehearsal=True) for prepared in self.prepared]
+        were_ready = False
 
         def end() -> None:
+            nonlocal were_ready
+            were_ready = True
             master.quit()
 
         def look() -> None:
@@ -351,6 +357,8 @@ class Daemon:
             if pool.trouble:
                 name = f"{pool.name}: " if pool.name else ""
                 raise StartError(f"{name}a worker cannot start: {pool.trouble}")
+        if not were_ready:
+            raise StartError("the rehearsal was told to end before a worker was ready")
 
     def _configure_log(self) -> int:
         """Send events where the charter says; return the mode of new log files."""

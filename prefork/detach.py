@@ -141,9 +141,9 @@ def _wait_and_end(channel: socket.socket) -> NoReturn:
     status = 1
     try:
         status, reason = _wait(channel)
-        if reason:
-            sys.stderr.write(f"prefork: error: {log.printable(reason)}\n")
-            sys.stderr.flush()
+        for line in reason.split("\n") if reason else ():
+            sys.stderr.write(f"prefork: error: {log.printable(line)}\n")
+        sys.stderr.flush()
     finally:
         os._exit(status)
 

@@ -172,6 +172,8 @@ class Master:
     def grow(self, by: int) -> None:
         """Have so many workers more in each pool, or fewer, but one at least."""
         for pool in self.pools:
+            if pool.has_ended:
+                continue
             workers = max(1, pool.fleet.target + by)
             if sum(p.fleet.target for p in self.pools) + by > CAPACITY:
                 log.warning("master.full", workers=CAPACITY)

@@ -1,15 +1,17 @@
 """What people and programs know a daemon by: its pidfile and its control socket.
 
-The master, before it serves. A later image goes on with what the one before has
-left, unless the config names another place now.
+The master, before it serves; a rehearsal, which tries it. A later image goes on
+with what the one before has left, unless the config names another place now.
 """
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
-from prefork import log
+from prefork import log, privileges
 from prefork.charter import Charter
+from prefork.children import answer_of
 from prefork.errors import StartError
 from prefork.handover import Handover
 from prefork.pidfile import Pidfile
@@ -37,19 +39,60 @@ def take_control(charter: Charter, left: Handover | None) -> tuple[Path, socket.
 
     Raises: StartError when it cannot be where the charter wants it.
     """
-    wanted = None if charter.control is None else Path(charter.control)
-    if left is not None and left.control_fd is not None and left.control_path is not None:
-        if charter.control in (None, left.control_path):
-            return Path(left.control_path), socket.socket(fileno=left.control_fd)
-        os.close(left.control_fd)
-        Path(left.control_path).unlink(missing_ok=True)
+    if left is None or left.control_fd is None or left.control_path is None:
+        return _new_control(charter)
+    former = Path(left.control_path)
+    if former in _wanted(charter):
+        return former, socket.socket(fileno=left.control_fd)
+    found = _new_control(charter)
+    # Last: if there cannot be a new one, the old one is needed still.
+    os.close(left.control_fd)
+    with suppress(OSError):  # its folder belongs to root, who we were: stale from now on
+        former.unlink()
+    return found
+
+
+def rehearse(charter: Charter, left: Handover) -> None:
+    """Open for a moment what the next image will have to open; what it goes on with is left alone.
+
+    Raises: StartError.
+    """
+    if charter.pidfile not in (None, left.pidfile_path):
+        Pidfile.create(str(charter.pidfile)).remove()
+    if charter.control is not None and charter.control != left.control_path:
+        found = _new_control(charter)
+        if found is not None:
+            path, sock = found
+            sock.close()
+            path.unlink(missing_ok=True)
+    if charter.identity is not None:
+        identity = charter.identity
+
+        def become() -> str:
+            privileges.drop(identity)
+            return "done"
+
+        answer_of(become)
+
+
+def _wanted(charter: Charter) -> list[Path]:
+    """Return the places where the control socket may be, the best first."""
     if charter.config_path is None or charter.control == "off":
+        return []
+    if charter.control is not None:
+        return [Path(charter.control)]
+    return default_control_path(charter.config_path, os.geteuid())
+
+
+def _new_control(charter: Charter) -> tuple[Path, socket.socket] | None:
+    places = _wanted(charter)
+    if not places:
         return None
     try:
-        if wanted is None:
-            uid = os.geteuid()
-            wanted = usable_control_path(default_control_path(charter.config_path, uid), uid)
-        return wanted, open_control(wanted, charter.control_mode, charter.control_group)
+        path = places[0]
+        if charter.control is None:
+            path = usable_control_path(places, os.geteuid())
+        return path, open_control(path, charter.control_mode, charter.control_group)
     except StartError as error:
         if charter.control is not None:
             raise

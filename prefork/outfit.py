@@ -31,12 +31,14 @@ _MASTERS: Final = (
 class Outfit:
     """identity: whom to become; None: stay. chroot: None for none. umask: None as it is.
 
-    path: folders that come before all others in sys.path.
+    rlimits: the master's, which a worker cannot raise again. path: folders that
+    come before all others in sys.path.
     """
 
     identity: Identity | None = None
     chroot: str | None = None
     umask: int | None = None
+    rlimits: Mapping[str, int | str] = field(default_factory=dict)
     no_new_privs: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     path: Sequence[str] = ()
@@ -52,6 +54,7 @@ class Outfit:
         _come_first(self.path)
         if self.umask is not None:
             os.umask(self.umask)
+        privileges.apply_rlimits(self.rlimits)
         if self.chroot is not None:
             privileges.enter_chroot(self.chroot)
         if self.identity is not None:

@@ -50,6 +50,7 @@ class Plan:
 
     what: for people and process titles. variables: of the server class.
     least, most: between which the number of workers follows the load, if not None.
+    spare_s: for how long one was not needed before it goes.
     max_memory_bytes, max_age_s: of a worker, above which it is replaced.
     """
 
@@ -64,9 +65,27 @@ class Plan:
     reuse_port: bool = False
     least: int | None = None
     most: int | None = None
+    spare_s: float = 0.0
     max_memory_bytes: int | None = None
     max_age_s: float | None = None
     access_log_path: str | None = None
+
+    def try_on(self) -> None:
+        """Have a child put on what all workers would, for none could serve if that fails.
+
+        Raises: StartError.
+        """
+        if self.outfit.identity is None and self.outfit.chroot is None:
+            return
+
+        def put_on() -> str:
+            self.outfit.put_on()
+            return "it fits"
+
+        try:
+            answer_of(put_on)
+        except StartError as error:
+            raise StartError(f"server.{self.name}: {error}") from None
 
 
 class Prepared:

@@ -35,13 +35,17 @@ from prefork.plan import Code, Place, Plan, kind_of
 from prefork.policy import Policy
 from prefork.pool import Settings
 from prefork.privileges import find_group, find_user, resolve
+from prefork.servers import class_for
 from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart
 from prefork.sockets import resolve as resolve_address
 from prefork.target import Kind, find_handler, find_object
 
-#: Which classes know a key of the config that is a class variable of theirs.
+#: Which classes know a key of the config, where others would not heed it.
 _KNOWN_BY: Final[dict[str, tuple[type[Any], ...]]] = {
     "threads": (HTTPServer,),
+    "limits": (HTTPServer,),
+    "access_log": (HTTPServer,),
+    "access_log_path": (HTTPServer,),
     "proxies": (HTTPServer,),
     "forwarders": (HTTPServer,),
     "max_children": (socketserver.ForkingMixIn,),
@@ -103,7 +107,9 @@ class Planner:
             control=master.control,
             control_mode=master.control_mode,
             control_group=control_group,
-            rlimits=master.rlimits if "master.rlimits" in said else {},
+            rlimits={
+                n: limit for n, limit in master.rlimits.items() if f"master.rlimits.{n}" in said
+            },
             no_new_privs=master.no_new_privs,
             stop_s=master.graceful_timeout,
             logging=Wanted(
@@ -128,6 +134,7 @@ class Planner:
                 identity=resolve(pool.user, pool.group),
                 chroot=pool.chroot,
                 umask=pool.umask,
+                rlimits=self.charter.rlimits,
                 no_new_privs=self._config.master.no_new_privs,
                 environment=pool.environment,
                 path=pool.path,
@@ -144,6 +151,7 @@ class Planner:
             reuse_port=pool.reuse_port,
             least=pool.workers.min if isinstance(pool.workers, Scale) else None,
             most=pool.workers.max if isinstance(pool.workers, Scale) else None,
+            spare_s=pool.workers.spare if isinstance(pool.workers, Scale) else 0.0,
             max_memory_bytes=pool.max_memory,
             max_age_s=pool.max_age,
             access_log_path=pool.access_log_path,
@@ -201,14 +209,8 @@ class Planner:
             server_class = None
             if pool.server_class is not None:
                 server_class = find_object(pool.server_class, socketserver.BaseServer)
-            for name, knowing in _KNOWN_BY.items():
-                said = config.origins.get(f"{key}.{name}", "default") != "default"
-                if said and server_class is not None and not issubclass(server_class, knowing):
-                    names = " or ".join(cls.__name__ for cls in knowing)
-                    raise UsageError(
-                        f"{key}.{name}: {pool.server_class} is not derived from {names},"
-                        " which alone knows this"
-                    )
+            target = replace(target, kind=_kind(target.kind, server_class, pool.socket_type))
+            self._refuse_unheeded(key, pool, class_for(target.kind, server_class))
             return Code(
                 target,
                 server_class,
@@ -220,6 +222,21 @@ class Planner:
 
         return load
 
+    @staticmethod
+    def _refuse_unheeded(key: str, pool: ServerConfig, server_class: type[Any]) -> None:
+        """Raise UsageError for a key that says something this server class does not know."""
+        plain = ServerConfig(bind=[], handler="")
+        special = [bind for bind in pool.bind if isinstance(bind, ListenerConfig)]
+        for name, knowing in _KNOWN_BY.items():
+            here = getattr(pool, name) != getattr(plain, name)
+            here = here or any(getattr(bind, name, None) for bind in special)
+            if here and not issubclass(server_class, knowing):
+                what = pool.server_class or f"what serves {pool.handler}"
+                names = " or ".join(cls.__name__ for cls in knowing)
+                raise UsageError(
+                    f"{key}.{name}: {what} is not derived from {names}, which alone knows this"
+                )
+
     def _places(
         self, pool: ServerConfig, bind: str | ListenerConfig, sort: socket.SocketKind
     ) -> list[Place]:
@@ -229,6 +246,8 @@ class Planner:
             variables["proxies"] = special.proxies
         if special.forwarders is not None:
             variables["forwarders"] = special.forwarders
+        if special.request_queue_size is not None:
+            variables["request_queue_size"] = special.request_queue_size
         owner = pool.user if special.owner is None else special.owner
         group = pool.group if special.group is None else special.group
         address = parse_address(special.address)
@@ -247,7 +266,7 @@ class Planner:
         )
         if address.place in (Scheme.SYSTEMD, Scheme.FD):
             return [Place(where, variables)]
-        endpoints = _endpoints(address, sort)
+        endpoints = _of_family(_endpoints(address, sort), pool.address_family)
         if special.v6only is not None:
             endpoints = [
                 e if e.v6only is None else e._replace(v6only=special.v6only) for e in endpoints
@@ -274,6 +293,30 @@ def _endpoints(address: Address, sort: socket.SocketKind) -> list[Endpoint]:
     return resolve_address(address.name, address.number, sort)
 
 
+def _of_family(endpoints: list[Endpoint], name: str | None) -> list[Endpoint]:
+    """Return those of an address family, such as "AF_INET6"; all where none is named."""
+    found = [e for e in endpoints if name is None or e.family == socket.AddressFamily[name]]
+    if not found:
+        raise StartError(f"{endpoints[0]} is not of address_family {name}")
+    return found
+
+
+def _kind(kind: Kind, server_class: type[Any] | None, said: str | None) -> Kind:
+    """Return what is served: as the config says, else the server class, else the handler.
+
+    A handler that is only a BaseRequestHandler does not tell.
+    """
+    its = getattr(server_class, "socket_type", None)
+    is_datagram = its == socket.SOCK_DGRAM if said is None else said == "SOCK_DGRAM"
+    if said is None and its is None:
+        return kind
+    if is_datagram and kind is Kind.HTTP:
+        raise UsageError("HTTP is served over streams, not over datagrams")
+    if is_datagram:
+        return Kind.DATAGRAM
+    return Kind.STREAM if kind is Kind.DATAGRAM else kind
+
+
 def _with_places(plan: Plan, places: list[Place]) -> Plan:
     """Return the plan with its places; IPv6 is kept apart where IPv4 has the port too."""
     endpoints = [p.where.endpoint for p in places if p.where.endpoint is not None]
@@ -293,6 +336,7 @@ def _variables(pool: ServerConfig) -> dict[str, Any]:
     """Return the variables of the server class: what was said, and the engine's."""
     said = {
         "request_queue_size": pool.request_queue_size,
+        "allow_reuse_address": pool.allow_reuse_address,
         "timeout": pool.timeout,
         "max_packet_size": pool.max_packet_size,
         "max_children": pool.max_children,

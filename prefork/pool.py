@@ -106,6 +106,8 @@ class Pool:
         if settings.heartbeat_timeout_s is not None:
             poll_s = min(settings.life.poll_s, settings.heartbeat_timeout_s / 3)
             self._life = replace(settings.life, poll_s=poll_s)
+        self.has_ended = False  #: it lives as long as its last worker, and gets no more
+        self.look_s = self._life.poll_s  #: how often, at least, the loop must come round for it
         self.trouble = ""  #: why the last worker that did not get READY ended
         self._open_servers = open_servers
         self._drain_until_s = 0.0
@@ -147,7 +149,7 @@ class Pool:
     def patience_s(self) -> float:
         """Return how long `tick()` can wait."""
         due_s = fleet.next_due_s(self.fleet)
-        poll_s = self._life.poll_s
+        poll_s = self.look_s
         return poll_s if due_s is None else max(0.0, min(poll_s, due_s - time.monotonic()))
 
     def is_over(self) -> bool:

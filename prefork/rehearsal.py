@@ -50,10 +50,15 @@ class Rehearsal:
         self._done = done
         self._data = b""
         self._fds: list[int] = []
+        self._limit_s = limit_s
         self._deadline_s = time.monotonic() + limit_s
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         sheet = handover.write()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            os.close(sheet)
+            raise
+        ours.setblocking(False)
         quiet = {k: v for k, v in image.environ.items() if k != "NOTIFY_SOCKET"}
         stage = {HANDOVER: str(sheet), REHEARSAL: str(theirs.fileno())}
         try:
@@ -94,11 +99,13 @@ class Rehearsal:
         return True
 
     def is_late(self) -> bool:
-        """Tell whether it has had its time; then it is killed, and what it says is that."""
-        if time.monotonic() < self._deadline_s:
-            return False
-        self._process.kill()
-        return True
+        """Tell whether it has had its time."""
+        return time.monotonic() >= self._deadline_s
+
+    def give_up(self) -> None:
+        """End it, and call `done`; what it has forked may keep its end of the channel open."""
+        self.abandon()
+        self._done(Outcome(reason=f"the new process was not ready within {self._limit_s:.0f} s"))
 
     def abandon(self) -> None:
         """End it; nobody is interested any more."""
@@ -143,6 +150,8 @@ def answer(fd: int, reason: str | None, listeners: Sequence[Listener] = ()) -> N
                 fds = fds[_MOST_FDS:]
             _send(channel, data[:1], fds)
             channel.sendall(data[1:])
+            # The master waits for the end, and what a handler has forked may have a copy.
+            channel.shutdown(socket.SHUT_RDWR)
 
 
 def _send(channel: socket.socket, data: bytes, fds: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from prefork import log
+from prefork.control import answer_alone
 from prefork.errors import StartError
 from prefork.handover import HANDOVER, Handover, Left
 from prefork.rehearsal import Outcome, Rehearsal
@@ -30,16 +31,28 @@ _HANDLER_S: Final = 1.0
 
 
 class Reload:
-    """reason: why the last one failed, "" if it did not. is_under_way: until it is decided."""
+    """Two things that may overlap: a rehearsal of the next generation, and this one's coming in."""
 
     def __init__(self, daemon: "Daemon") -> None:
-        self.reason = ""
-        self.is_under_way = False
         self._daemon = daemon
-        self._waiting: list[Done] = []
-        self._next: list[Done] | None = None  # of one that was asked for during a rehearsal
+        self._asked: list[Done] = []  # for what is being rehearsed
+        self._next: list[Done] = []  # and when that is over, for another
+        self._coming: list[Done] = []  # for this generation, when it was the next
         self._rehearsal: Rehearsal | None = None
+        self._refused = ""  # why the last rehearsal failed
+        self._comes = False  # until only this generation's workers take clients
+        self._stalled = ""  # why that is not so yet
         self._relieved_s = 0.0  # when the last old worker was told to go
+
+    @property
+    def reason(self) -> str:
+        """Why the last one failed, "" if it did not."""
+        return self._refused or self._stalled
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether one is not decided yet."""
+        return self._rehearsal is not None or (self._comes and not self._stalled)
 
     def ask(self, done: Done) -> None:
         """Begin one, or another one after that which is being rehearsed: files may have changed.
@@ -51,40 +64,41 @@ class Reload:
         if self._daemon.master.is_stopping:
             raise StartError("the server stops")
         if self._rehearsal is not None:
-            self._next = [*(self._next or ()), done]
+            self._next.append(done)
             return
-        self._waiting.append(done)
+        self._asked.append(done)
         self._begin()
 
     def resume(self, left: Handover) -> None:
         """In the next image: wait until the new workers serve, and tell those who wait for that."""
         control = self._daemon.control
         for fd, text in left.waiting:
-            done = None if control is None else control.adopt(fd, text)
+            done = answer_alone(fd) if control is None else control.adopt(fd, text)
             if done is None:
                 continue
             if '"reload"' in text:
-                self._waiting.append(done)
+                self._coming.append(done)
             else:
                 done("a reload came in between; ask again")
-        self.is_under_way = True
+        self._comes = True
         log.info("master.reexecuted", pid=os.getpid(), generation=self._daemon.generation)
 
     def tick(self) -> None:
         """See whether it is late, or over."""
         daemon = self._daemon
-        if self._rehearsal is not None:
-            self._rehearsal.is_late()
-        elif self.is_under_way or self.reason:
-            if daemon.handover is None:
-                return
-            if daemon.is_renewed():
-                self._relieved_s = self._relieved_s or time.monotonic()
-                late = time.monotonic() > self._relieved_s + _HANDLER_S
-                if late or daemon.only_new_accept():
-                    self._succeed()
-            elif self.is_under_way and (reason := daemon.trouble()):
-                self._fail(f"a worker cannot start: {reason}")
+        if self._rehearsal is not None and self._rehearsal.is_late():
+            daemon.master.forget(self._rehearsal.fileno())
+            self._rehearsal.give_up()
+        if not self._comes:
+            return
+        if daemon.is_renewed():
+            self._relieved_s = self._relieved_s or time.monotonic()
+            late = time.monotonic() > self._relieved_s + _HANDLER_S
+            if late or daemon.only_new_accept():
+                self._succeed()
+        elif not self._stalled and (reason := daemon.trouble()):
+            self._stalled = f"a worker cannot start: {reason}"
+            self._fail(self._stalled, self._coming)
 
     def abandon(self, why: str) -> None:
         """Give it up: the server stops."""
@@ -92,9 +106,9 @@ class Reload:
             self._daemon.master.forget(self._rehearsal.fileno())
             self._rehearsal.abandon()
             self._rehearsal = None
-        self._next = None
-        self._tell(why)
-        self.is_under_way = False
+        for waiting in (self._asked, self._next, self._coming):
+            _tell(waiting, why)
+        self._comes = False
 
     def disown(self) -> None:
         """In a forked child: close what is the master's alone."""
@@ -105,7 +119,6 @@ class Reload:
 
     def _begin(self) -> None:
         daemon = self._daemon
-        self.is_under_way = True
         daemon.bulletin.reloading()
         log.info("reload.begun", generation=daemon.generation + 1)
         boot_s = max(prepared.plan.settings.policy.boot_s for prepared in daemon.prepared)
@@ -114,7 +127,7 @@ class Reload:
                 daemon.image, self._sheet(), self._decide, boot_s + _IMPORT_S
             )
         except OSError as error:
-            self._fail(f"cannot start a process for the rehearsal: {error.strerror}")
+            self._refuse(f"cannot start a process for the rehearsal: {error.strerror}")
             return
         daemon.master.watch(self._rehearsal.fileno(), self._hear)
 
@@ -128,31 +141,36 @@ class Reload:
     def _decide(self, outcome: Outcome) -> None:
         self._rehearsal = None
         if outcome.reason is not None:
-            self._fail(outcome.reason)
-        else:
+            self._refuse(outcome.reason)
+        elif not self._next:
             self._execute(outcome.listeners)
-        if self._next is not None:
-            self._waiting, self._next = self._next, None
+        else:
+            # Asked for again, because files have changed: what they are now is rehearsed first.
+            for left in outcome.listeners:
+                left.open().close()
+        if self._next:
+            self._asked, self._next = [*self._asked, *self._next], []
             self._begin()
 
     def _execute(self, new: list[Left]) -> None:
         """Become the next image; what comes back is a failure, and nothing has changed."""
         daemon = self._daemon
-        if self._next is not None:
-            # Whoever asked meanwhile is served by the new image, after another rehearsal there.
-            self._waiting += self._next
-            self._next = None
-        sheet = self._sheet(new, with_clients=True)
-        fd = sheet.write()
-        error = daemon.image.execute(
-            {HANDOVER: str(fd)}, [fd, *sheet.descriptors()], daemon.master.unheard_signals
-        )
-        os.close(fd)
+        try:
+            sheet = self._sheet(new, with_clients=True)
+            fd = sheet.write()
+        except OSError as error:
+            reason = f"cannot hand over: {error.strerror}"
+        else:
+            failure = daemon.image.execute(
+                {HANDOVER: str(fd)}, [fd, *sheet.descriptors()], daemon.master.unheard_signals
+            )
+            os.close(fd)
+            reason = f"cannot execute {daemon.image.executable}: {failure.strerror}"
         for left in new:
             left.open().close()
         if daemon.control is not None:
             daemon.control.take_back()
-        self._fail(f"cannot execute {daemon.image.executable}: {error.strerror}")
+        self._refuse(reason)
 
     def _sheet(self, new: list[Left] | None = None, *, with_clients: bool = False) -> Handover:
         daemon, master = self._daemon, self._daemon.master
@@ -179,19 +197,25 @@ class Reload:
 
     def _succeed(self) -> None:
         daemon = self._daemon
-        self.is_under_way, self.reason = False, ""
+        self._comes, self._stalled = False, ""
         log.info("reload.done", generation=daemon.generation)
-        daemon.bulletin.ready(daemon.master)
-        self._tell(None)
+        if self._rehearsal is None:  # else it is not the end of what systemd knows of
+            daemon.bulletin.ready(daemon.master, daemon.complaint())
+        _tell(self._coming, None)
 
-    def _fail(self, reason: str) -> None:
+    def _refuse(self, reason: str) -> None:
+        self._refused = reason
+        self._fail(reason, self._asked)
+
+    def _fail(self, reason: str, waiting: list[Done]) -> None:
         daemon = self._daemon
-        self.is_under_way, self.reason = False, reason
         log.error("reload.failed", reason=reason)
         daemon.bulletin.ready(daemon.master, daemon.complaint())
-        self._tell(reason)
+        _tell(waiting, reason)
 
-    def _tell(self, reason: str | None) -> None:
-        waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done(reason)
+
+def _tell(waiting: list[Done], reason: str | None) -> None:
+    told = waiting.copy()
+    waiting.clear()
+    for done in told:
+        done(reason)

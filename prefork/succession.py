@@ -137,7 +137,9 @@ def _remnant(name: str, handover: Handover) -> Pool:
     patience_s = 3600.0
     policy = Policy(retire_s=patience_s)
     settings = Settings(0, policy, None, Life(what=name, poll_s=0.5), name)
-    return Pool(settings, Queues(()), _nobody, handover.generation)
+    pool = Pool(settings, Queues(()), _nobody, handover.generation)
+    pool.has_ended = True
+    return pool
 
 
 def _nobody(_queue: int, _worker: Worker) -> list[Server]:

@@ -20,9 +20,8 @@ from prefork.scoreboard import BUSY, Scoreboard, Slot
 
 _LOOK_S: Final = 1.0
 _SAMPLE_S: Final = 0.1
-#: How many of the last samples count: a worker more is needed at once, one less can wait.
+#: How many of the last samples count for a worker more, which is needed at once.
 _GROW_SAMPLES: Final = 10
-_SHRINK_SAMPLES: Final = 300
 #: The share of its time that a worker may be busy before it counts as one that has no more to give.
 _FULL: Final = 0.8
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -44,13 +43,10 @@ class Upkeep:
         self._pool = pool
         self._board = board
         self._due_s = 0.0
-        self._load = Load() if plan.most is not None else None
+        self._load = Load(plan.spare_s) if plan.most is not None else None
         self._sample_due_s = 0.0
-
-    @property
-    def is_scaled(self) -> bool:
-        """Tell whether the loop must come round for samples."""
-        return self._load is not None
+        if self._load is not None:
+            pool.look_s = min(pool.look_s, _SAMPLE_S)
 
     def tick(self, pid_of: dict[int, int]) -> None:
         """Do what is due. pid_of: the PIDs of workers, by line."""
@@ -104,10 +100,12 @@ class Load:
 
     A worker is as busy as the greater of two shares of its time: that in which
     a handler ran when it was looked at, and that in which it had a processor.
+    spare_s: over how long it is looked whether one less would do.
     """
 
-    def __init__(self) -> None:
-        self._samples: deque[float] = deque(maxlen=_SHRINK_SAMPLES)
+    def __init__(self, spare_s: float) -> None:
+        self._most = max(_GROW_SAMPLES, round(spare_s / _SAMPLE_S))
+        self._samples: deque[float] = deque(maxlen=self._most)
         self._cpu_s: dict[int, float] = {}
         self._at_s = 0.0
 
@@ -132,7 +130,7 @@ class Load:
         recent = list(self._samples)[-_GROW_SAMPLES:]
         if len(recent) == _GROW_SAMPLES and sum(recent) / len(recent) > _FULL * workers:
             return workers + max(1, workers // 2)
-        if len(self._samples) == _SHRINK_SAMPLES:
+        if len(self._samples) == self._most:
             busiest = max(self._samples)
             if busiest < _FULL * (workers - 1):
                 return workers - 1

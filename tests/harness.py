@@ -91,6 +91,8 @@ class Daemon:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = f"{self._notify_dir.name}/notify"
         self._notify.bind(path)
+        Path(self._notify_dir.name).chmod(0o711)  # as systemd's: a daemon may not be root any more
+        Path(path).chmod(0o777)
         self._told: list[str] = []
         self._telling = threading.Condition()
         threading.Thread(target=self._hear, args=(self._notify.dup(),), daemon=True).start()

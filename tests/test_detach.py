@@ -106,8 +106,8 @@ def test_a_failure_is_printed_by_the_caller_with_its_status(tmp_path):
     with start(source, tmp_path) as it:
         status, out, err = it.end()
         assert (status, out) == (3, "")
-        assert err.startswith("prefork: error: port 80 is taken\\x0a\\x1b[2Jxxx")
-        assert err.count("\n") == 1
+        assert err.startswith("prefork: error: port 80 is taken\nprefork: error: \\x1b[2Jxxx")
+        assert err.count("\n") == 2
         assert len(err) < 40000
         wait_gone(int(it.told()))
 

@@ -1,6 +1,7 @@
 """Reload: the same process, new code and config, and not one request lost."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -372,16 +373,18 @@ def test_clients_in_the_queue_of_a_listener_that_goes_are_answered(site, tmp_pat
         stop(daemon)
 
 
-def test_a_pool_can_come_and_go(site, tmp_path):
-    extra = f"""
+EXTRA = """
 [server.more]
-bind = ["unix:{tmp_path}/more.sock"]
+bind = ["unix:{path}"]
 handler = "app:Hello"
 path = ["."]
 workers = 1
 """
+
+
+def test_a_pool_can_come_and_go(site, tmp_path):
     with site.start() as daemon:
-        site.write_config(more="workers = 2" + extra)
+        site.write_config(more="workers = 2" + EXTRA.format(path=tmp_path / "more.sock"))
         site.reload()
         assert [p["name"] for p in site.status()["pools"]] == ["hello", "more"]
         assert len(daemon.workers()) == 3
@@ -389,6 +392,29 @@ workers = 1
         site.reload()
         wait_until(lambda: len(daemon.workers()) == 2)
         wait_until(lambda: [p["name"] for p in site.status()["pools"]] == ["hello"])
+        stop(daemon)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTTIN, signal.SIGTTOU])
+def test_a_pool_that_has_ended_does_not_grow(site, tmp_path, signum):
+    path = str(tmp_path / "more.sock")
+    with site.start() as daemon:
+        site.write_config(more=f"workers = 2{EXTRA.format(path=path)}")
+        site.reload()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE_S)
+            client.connect(path)
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
+            client.sendall(head + b"x" * 100000)
+            wait_until(lambda: site.status()["pools"][1]["workers"][0]["busy"] == 1)
+            site.write_config()
+            site.reload()
+            daemon.send(signum)
+            wanted = 3 if signum == signal.SIGTTIN else 1
+            wait_until(lambda: site.status()["pools"][0]["wanted"] == wanted)
+            assert [len(p["workers"]) for p in site.status()["pools"]][1:] == [1]
+            client.sendall(b"x" * 100000)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
         stop(daemon)
 
 
@@ -603,4 +629,143 @@ def test_a_rehearsal_does_not_close_servers_whose_own_close_removes_a_file(site,
     with site.start() as daemon:
         site.reload()
         assert converse(str(path), b"hello\n") == b"hello\n"
+        stop(daemon)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('pidfile = "/nowhere/at/all.pid"', "cannot write /nowhere/at/all.pid: No such file"),
+        ('pidfile = "held.pid"', "is running with that pidfile"),
+        ('control = "/proc/no/control.sock"', "cannot open the control socket /proc/no/control"),
+    ],
+)
+def test_offices_that_cannot_be_opened_are_told_by_the_rehearsal(site, line, reason):
+    config = site.config.read_text()
+    site.control = ["--socket", site.folder / "control.sock"]
+    with site.start() as daemon, (site.folder / "held.pid").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = daemon.workers()
+        rest = config.partition("\n[server.hello]")[2]
+        control = "" if line.startswith("control") else 'control = "./control.sock"\n'
+        site.config.write_text(f"[master]\n{control}{line}\n[server.hello]{rest}")
+        answer = site.ask("reload")
+        assert answer.returncode == 1
+        assert reason in answer.stderr
+        assert "unsupervised" not in answer.stderr
+        assert daemon.workers() == before
+        assert "master.reexecuted" not in daemon.log.text()
+        site.config.write_text(config)
+        site.reload()
+        assert get(daemon.port) == "one"
+        stop(daemon)
+
+
+def test_a_new_pidfile_and_control_socket_take_the_places_of_the_old_ones(site):
+    config = site.config.read_text()
+    site.config.write_text(config.replace("[master]", '[master]\npidfile = "a.pid"'))
+    with site.start() as daemon:
+        config = config.replace("control.sock", "new.sock")
+        site.control = ["--socket", site.folder / "control.sock"]
+        site.config.write_text(config.replace("[master]", '[master]\npidfile = "b.pid"'))
+        site.reload()
+        assert not (site.folder / "control.sock").exists()
+        assert not (site.folder / "a.pid").exists()
+        assert (site.folder / "b.pid").read_text() == f"{daemon.pid}\n"
+        site.control = [site.config]
+        assert site.status()["generation"] == 2
+        stop(daemon)
+
+
+FORKS_ONCE = """
+import os
+import time
+from pathlib import Path
+
+here = Path(__file__).parent
+if (here / "fork").exists():
+    (here / "fork").unlink()
+    if (pid := os.fork()) == 0:
+        time.sleep(600)
+        os._exit(0)
+    (here / "forked").write_text(str(pid))
+"""
+
+
+def test_a_rehearsal_is_over_though_what_its_handler_has_forked_lives_on(site):
+    with (site.folder / "app.py").open("a") as file:
+        file.write(FORKS_ONCE)
+    with site.start() as daemon:
+        (site.folder / "fork").touch()
+        try:
+            assert site.ask("reload", deadline_s=DEADLINE_S).returncode == 0
+            assert site.status()["generation"] == 2
+        finally:
+            os.kill(int((site.folder / "forked").read_text()), signal.SIGKILL)
+        stop(daemon)
+
+
+def test_a_rehearsal_that_is_told_to_end_has_not_succeeded(site):
+    with (site.folder / "app.py").open("a") as file:
+        file.write("\n\ndef wait(servers):\n    import time\n    time.sleep(60)\n")
+    with site.start() as daemon:
+        before = daemon.workers()
+        site.write_config(more='workers = 2\non_worker_start = "app:wait"')
+        daemon.send(signal.SIGHUP)
+        wait_until(lambda: any(children(pid) for pid in children(daemon.pid)))
+        (rehearsal,) = set(children(daemon.pid)) - set(before)
+        os.kill(rehearsal, signal.SIGQUIT)
+        daemon.log.wait_for("reload.failed reason=.*told to end")
+        assert daemon.workers() == before
+        stop(daemon)
+
+
+def test_what_failed_stands_in_the_status_of_a_later_generation(site):
+    with site.start() as daemon:
+        site.reload()
+        broken_code(site)
+        assert site.ask("reload").returncode == 1
+        daemon.log.wait_for("reload.failed")
+        for _ in range(3):  # turns of the master's loop
+            status = site.status()
+            assert status["state"] == "degraded"
+            assert "SyntaxError" in status["reason"]
+        assert daemon.log.text().count("reload.done") == 1
+        site.write_code("second")
+        site.reload()
+        assert (site.status()["state"], site.status()["reason"]) == ("serving", None)
+        stop(daemon)
+
+
+def test_what_is_executed_has_been_rehearsed_after_the_last_that_asked(site):
+    gate = site.folder / "gate"
+    (site.folder / "app.py").write_text(
+        HELLO.format(text="one") + "\nimport os\nif os.path.exists('gate'): open('gate').read()\n"
+    )
+    with site.start() as daemon:
+        os.mkfifo(gate)
+        asking = [subprocess.Popen([COMMAND, "reload", site.config], stderr=subprocess.PIPE)]
+        with gate.open("w"):  # opens when the rehearsal, which has read the code, reads it
+            gate.unlink()
+            broken_code(site)
+            asking += [subprocess.Popen([COMMAND, "reload", site.config], stderr=subprocess.PIPE)]
+            daemon.log.wait_for("control.asked.*reload", count=2)
+        for process in asking:
+            _, said = process.communicate(timeout=60)
+            assert process.returncode == 1
+            assert b"SyntaxError" in said
+            assert b"old workers serve on" not in said
+        assert "master.reexecuted" not in daemon.log.text()
+        assert get(daemon.port) == "one"
+        stop(daemon)
+
+
+def test_who_asked_for_the_end_of_the_control_socket_is_told_when_it_is_done(site):
+    with site.start() as daemon:
+        control = site.folder / "control.sock"
+        site.control = ["--socket", control]
+        site.config.write_text(site.config.read_text().replace("./control.sock", "off"))
+        site.reload()
+        assert not control.exists()
+        assert "reload.done" in daemon.log.text()
         stop(daemon)

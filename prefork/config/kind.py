@@ -165,8 +165,9 @@ class Kind:
         if self.form in _FORMS:
             return _FORMS[self.form]
         if self.struct is not None:
-            keys = [f"{info.name} = ..." for info in msgspec.structs.fields(self.struct)]
-            return f"{{ {', '.join(keys)} }}" if len(keys) <= 2 else "a table"
+            fields = msgspec.structs.fields(self.struct)
+            keys = [f"{info.name} = ..." for info in fields if info.required]
+            return f"{{ {', '.join(keys)} }}" if len(fields) <= 3 else "a table"
         if typing.get_origin(self.base) is list:
             return f"an array, each item {Kind(typing.get_args(self.base)[0]).expected()}"
         if typing.get_origin(self.base) is dict:

@@ -37,6 +37,7 @@ class Scale(Struct, frozen=True, kw_only=True):
 
     min: Annotated[Workers, about("workers there always are", also=["minimum", "least"])]
     max: Annotated[Workers, about("workers while all others are busy", also=["maximum", "most"])]
+    spare: Annotated[SomeSeconds, about("for which a worker was not needed, before it goes")] = 30.0
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True):
