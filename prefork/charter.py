@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefork.logs import Wanted
+from prefork.logs.events import Wanted
 from prefork.privileges import Identity
 
 

@@ -32,7 +32,6 @@ from prefork.handover import Stage, stage
 from prefork.holding import Holding
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.image import Image
-from prefork.install import install_service
 from prefork.life import Life
 from prefork.listeners import Listener, Where, warn_of_limit, with_rest
 from prefork.plan import Code, Place, Plan
@@ -42,6 +41,7 @@ from prefork.pool import Settings
 from prefork.rehearsal import answer
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
+from prefork.service.install import install_service
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object

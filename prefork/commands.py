@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from prefork import finding, log, remote, top
-from prefork.errors import PreforkError, UsageError
-from prefork.places import default_control_path
-from prefork.protocol import (
+from prefork import log
+from prefork.control import finding, remote, top
+from prefork.control.places import default_control_path
+from prefork.control.protocol import (
     KillWorker,
     MasterStatus,
     Reload,
@@ -27,8 +27,9 @@ from prefork.protocol import (
     Status,
     decode_status,
 )
+from prefork.control.table import render
+from prefork.errors import PreforkError, UsageError
 from prefork.scoreboard import CAPACITY
-from prefork.table import render
 
 _INTERVAL_S: Final = "1"
 _LONGEST_INTERVAL_S: Final = 3600.0

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from prefork import fleet, log, logs, offices, privileges, systemd
+from prefork import fleet, log, offices, privileges, systemd
 from prefork.bulletin import Bulletin
 from prefork.charter import Charter
-from prefork.control import Control
+from prefork.control.server import Control
 from prefork.detach import Detached, detach
 from prefork.errors import StartError, UsageError
 from prefork.fleet import State
@@ -24,13 +24,14 @@ from prefork.handover import Stage
 from prefork.holding import Holding
 from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
-from prefork.logfiles import STANDARD, LogFiles
+from prefork.logs.events import Limited, configure
+from prefork.logs.files import STANDARD, LogFiles
+from prefork.logs.relay import Relay
 from prefork.master import Estate, Master, Owner
 from prefork.overseer import Overseer
 from prefork.plan import Plan, Prepared, explain
 from prefork.pool import Pool
 from prefork.rehearsal import answer
-from prefork.relay import Relay
 from prefork.reload import Reload
 from prefork.sockets import endpoint_of
 from prefork.succession import Leftover, adopt_processes, adopt_workers
@@ -84,7 +85,7 @@ class Daemon:
         self._has_begun = False
         self._holding: Holding | None = None
         self._control_socket: socket.socket | None = None
-        self._log_handler: logs.Limited | None = None
+        self._log_handler: Limited | None = None
         self._line: socket.socket | None = None
 
     # -- a life ------------------------------------------------------------------
@@ -366,7 +367,7 @@ class Daemon:
         self.files = LogFiles({} if left is None else left.log_fds)
         if says is None:
             return 0o640
-        self._log_handler = logs.configure(says, self.files)
+        self._log_handler = configure(says, self.files)
         return says.mode
 
     def _move_in(self, mine: Prepared, worker: Worker) -> None:

@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 
 from prefork import log, systemd
+from prefork.control.protocol import encode_answer
 from prefork.handover import HANDOVER, Handover
 from prefork.image import Image
-from prefork.protocol import encode_answer
 from prefork.scoreboard import Order, Scoreboard
 
 _AGAIN_S: Final = 10.0

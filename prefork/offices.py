@@ -12,10 +12,10 @@ from pathlib import Path
 from prefork import log, privileges
 from prefork.charter import Charter
 from prefork.children import answer_of
+from prefork.control.places import default_control_path, open_control, usable_control_path
 from prefork.errors import StartError
 from prefork.handover import Handover
 from prefork.pidfile import Pidfile
-from prefork.places import default_control_path, open_control, usable_control_path
 
 
 def take_pidfile(charter: Charter, left: Handover | None) -> Pidfile | None:

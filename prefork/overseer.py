@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import prefork
 from prefork import fleet, log
-from prefork.control import Done
+from prefork.control.protocol import MasterStatus, PoolStatus, WorkerStatus
+from prefork.control.server import Done
 from prefork.errors import StartError, UsageError
 from prefork.fleet import State
 from prefork.pool import Pool
-from prefork.protocol import MasterStatus, PoolStatus, WorkerStatus
 from prefork.scoreboard import CAPACITY
 from prefork.upkeep import memory_bytes
 

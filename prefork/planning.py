@@ -28,7 +28,7 @@ from prefork.errors import PreforkError, StartError, UsageError
 from prefork.http.server import HTTPServer
 from prefork.life import Life
 from prefork.listeners import Where
-from prefork.logs import Wanted
+from prefork.logs.events import Wanted
 from prefork.options import with_options
 from prefork.outfit import Outfit
 from prefork.plan import Code, Place, Plan, kind_of

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from prefork import log
-from prefork.control import answer_alone
+from prefork.control.server import answer_alone
 from prefork.errors import StartError
 from prefork.handover import HANDOVER, Handover, Left
 from prefork.rehearsal import Outcome, Rehearsal

@@ -8,9 +8,9 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefork.control import Control
+from prefork.control.places import open_control
+from prefork.control.server import Control
 from prefork.errors import PreforkError
-from prefork.places import open_control
 
 DEADLINE_S = 20.0
 

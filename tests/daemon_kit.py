@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from harness import COMMAND, DEADLINE_S, Prefork
 
-from prefork import remote
-from prefork.protocol import Status
+from prefork.control import remote
+from prefork.control.protocol import Status
 
 #: GET /EXPRESSION answers its value as JSON: what a worker is, asked from outside.
 APP = """

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from control_rig import DEADLINE_S, asking, rig_at, status
 
-from prefork import finding
 from prefork.commands import COMMANDS, Tools, is_command, run
+from prefork.control import finding
+from prefork.control.places import found_control_paths
 from prefork.errors import PreforkError, UsageError
-from prefork.places import found_control_paths
 
 
 def broken(config, *_):
@@ -148,7 +148,7 @@ def test_options_may_stand_between_the_words(rig):
 
 @pytest.mark.parametrize("now", [False, True])
 def test_stop_waits_for_the_end(rig, now, monkeypatch, capsys):
-    monkeypatch.setattr("prefork.remote._LAST_WORDS_S", 0.05)
+    monkeypatch.setattr("prefork.control.remote._LAST_WORDS_S", 0.05)
     words = ["stop", *at(rig), *["--now"] * now]
     with asking(run, words, tools()) as outcome:
         assert rig.overseer.next()[0] == ("stop", now)

@@ -16,16 +16,15 @@ from pathlib import Path
 import pytest
 from control_rig import DEADLINE_S, asking, rig_at, status
 
-from prefork import finding, remote
-from prefork.callers import CALLERS
-from prefork.errors import PreforkError, StartError
-from prefork.places import (
+from prefork.control import finding, remote
+from prefork.control.callers import CALLERS
+from prefork.control.places import (
     default_control_path,
     found_control_paths,
     open_control,
     usable_control_path,
 )
-from prefork.protocol import (
+from prefork.control.protocol import (
     LINE_BYTES,
     PATIENCE_S,
     KillWorker,
@@ -38,6 +37,7 @@ from prefork.protocol import (
     decode_request,
     encode_request,
 )
+from prefork.errors import PreforkError, StartError
 
 
 @pytest.fixture
@@ -263,8 +263,8 @@ def test_a_stop_that_is_refused_is_an_answer_like_others(rig):
 MASTER = """
 import selectors, sys
 from pathlib import Path
-from prefork.control import Control
-from prefork.places import open_control
+from prefork.control.server import Control
+from prefork.control.places import open_control
 
 class Overseer:
     def stop(self, *, now):
@@ -582,8 +582,8 @@ def test_who_waits_is_answered_by_the_next_image(rig):
 IMAGE = """
 import json, os, selectors, socket, sys
 from pathlib import Path
-from prefork.control import Control
-from prefork.places import open_control
+from prefork.control.server import Control
+from prefork.control.places import open_control
 
 class Overseer:
     def reload(self, done):

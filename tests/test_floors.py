@@ -9,16 +9,17 @@ import prefork
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
     0: "cpus errors files http.forwarded http.grammar http.handler http.outbox http.proxy "
-    "http.response http.scope image log loop policy reports scoreboard signals streams "
-    "titles unittext",
-    1: "acceptor children clients config.kinds config.problems desk detach fleet http.access "
-    "http.filecache http.folder http.heads http.wire life pidfile privileges protocol "
-    "records sockets system systemd target",
-    2: "callers config.addresses config.known config.master config.toml config.units "
-    "greeting http.chunked http.client http.kept http.lenient http.limits http.pool "
-    "listeners logfiles outfit places queues remote roles sinks table",
-    3: "bulletin config.expand config.kind config.server control figures finding handover "
-    "http.body http.door logs relay top",
+    "http.response http.scope image log loop policy reports scoreboard service.unittext "
+    "signals streams titles",
+    1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
+    "fleet http.access http.filecache http.folder http.heads http.wire life logs.records "
+    "pidfile privileges sockets system systemd target",
+    2: "config.addresses config.known config.master config.toml config.units control.callers "
+    "control.places control.remote control.table greeting http.chunked http.client "
+    "http.kept http.lenient http.limits http.pool listeners logs.files logs.sinks outfit "
+    "queues roles",
+    3: "bulletin config.expand config.kind config.server control.finding control.server "
+    "control.top figures handover http.body http.door logs.events logs.relay",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
     "config.sources holding http.exchange http.lazy http.visit rehearsal worker",
     5: "config.reference config.texts config.values http.connection http.downloads "
@@ -26,8 +27,8 @@ FLOORS = {
     6: "config.reader config.show http.adopt http.patience master options",
     7: "config.loader handlers http.lobby mixin succession",
     8: "config http.engine reload socketserver",
-    9: "http.server units",
-    10: "http.main install servers",
+    9: "http.server service.units",
+    10: "http.main servers service.install",
     11: "arguments http.__main__ plan",
     12: "planning upkeep",
     13: "checking overseer",
@@ -62,7 +63,7 @@ MODULES = {
     for path in FOLDER.rglob("*.py")
 }
 MODULES["config"] = MODULES.pop("config.__init__")  # imported as one: its modules lie below it
-PACKAGES = {"__init__", "http.__init__"}  # they put names together for others
+PACKAGES = {name for name in MODULES if name.endswith("__init__")}  # names put together, or none
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
@@ -159,4 +160,4 @@ def test_only_one_module_forks_and_waits():
     ]
     assert wrong == []
     users = {m for m, tree in MODULES.items() if ("subprocess", "") in imports(tree)}
-    assert users == {"greeting", "rehearsal", "install"}
+    assert users == {"greeting", "rehearsal", "service.install"}

@@ -19,9 +19,9 @@ from harness import DEADLINE_S, wait_gone
 
 from prefork.errors import StartError
 from prefork.http.access import AccessLog, Entry
-from prefork.logfiles import STANDARD, LogFiles
+from prefork.logs.files import STANDARD, LogFiles
+from prefork.logs.relay import ANSWER_S, Relay
 from prefork.privileges import drop, resolve
-from prefork.relay import ANSWER_S, Relay
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOBODY = pwd.getpwnam("nobody")

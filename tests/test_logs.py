@@ -16,10 +16,10 @@ import pytest
 
 from prefork import log
 from prefork.errors import StartError
-from prefork.logfiles import LogFiles
-from prefork.logs import Limited, Repeats, Wanted, configure
-from prefork.records import Json, Text, new_record
-from prefork.sinks import DescriptorSink, JournalSink, SyslogSink
+from prefork.logs.events import Limited, Repeats, Wanted, configure
+from prefork.logs.files import LogFiles
+from prefork.logs.records import Json, Text, new_record
+from prefork.logs.sinks import DescriptorSink, JournalSink, SyslogSink
 
 TIME_S = 1700000000.1239  # 2023-11-14T22:13:20.123Z
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
@@ -201,8 +201,8 @@ def test_a_full_disk_costs_lines_and_their_number_is_logged(tmp_path):
 def test_a_line_that_was_torn_does_not_run_into_the_next(tmp_path):
     source = """
         import logging, os, resource, signal, sys
-        from prefork.records import new_record
-        from prefork.sinks import DescriptorSink
+        from prefork.logs.records import new_record
+        from prefork.logs.sinks import DescriptorSink
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sink = DescriptorSink(fd, logging.Formatter("%(message)s"))
@@ -495,8 +495,8 @@ def test_a_journal_stream_that_is_not_stderr_is_no_journal(capfd):
 def test_loggers_that_nobody_configured_go_along_and_others_do_not(path):
     source = f"""
         import logging
-        from prefork.logfiles import LogFiles
-        from prefork.logs import Wanted, configure
+        from prefork.logs.files import LogFiles
+        from prefork.logs.events import Wanted, configure
         configure(Wanted(target={str(path)!r}), LogFiles())
         logging.getLogger("shop").info("too low, as ever")
         logging.getLogger("shop").warning("sold out")
@@ -513,8 +513,8 @@ def test_loggers_that_nobody_configured_go_along_and_others_do_not(path):
 def test_repetitions_are_limited_and_told_at_the_interpreters_end(path):
     source = f"""
         from prefork import log
-        from prefork.logfiles import LogFiles
-        from prefork.logs import Wanted, configure
+        from prefork.logs.files import LogFiles
+        from prefork.logs.events import Wanted, configure
         configure(Wanted(target={str(path)!r}, repeat_burst=2, repeat_window_s=1000), LogFiles())
         for number in range(1000):
             log.info("some.event", number=number)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from control_rig import DEADLINE_S, rig_at, status, worker
 
-from prefork.table import cells, clean, cut, rates_between, render
+from prefork.control.table import cells, clean, cut, rates_between, render
 
 NOW_S = 1_000_000.0
 

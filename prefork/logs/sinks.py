@@ -21,7 +21,7 @@ from email.utils import formatdate
 from typing import Final
 
 from prefork.errors import StartError
-from prefork.records import Text, event_of, new_record, severity_of
+from prefork.logs.records import Text, event_of, new_record, severity_of
 
 JOURNAL: Final = "/run/systemd/journal/socket"
 SYSLOG: Final = "/dev/log"

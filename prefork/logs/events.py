@@ -14,16 +14,16 @@ from typing import Final
 
 from prefork import log
 from prefork.errors import StartError
-from prefork.logfiles import LogFiles
-from prefork.privileges import Identity
-from prefork.records import Json, Text, event_of, new_record
-from prefork.sinks import (
+from prefork.logs.files import LogFiles
+from prefork.logs.records import Json, Text, event_of, new_record
+from prefork.logs.sinks import (
     DescriptorSink,
     JournalSink,
     Sink,
     SyslogSink,
     journal_is_stderr,
 )
+from prefork.privileges import Identity
 
 _STDERR: Final = 2
 _MOST_KINDS: Final = 1024  # of repeated events that are counted at a time

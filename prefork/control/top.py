@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
+from prefork.control.protocol import MasterStatus
+from prefork.control.table import clean, cut, rates_between, render
 from prefork.errors import PreforkError
-from prefork.protocol import MasterStatus
 from prefork.signals import SignalPipe, held_back
-from prefork.table import clean, cut, rates_between, render
 
 # xterm's control sequences: the alternate screen, the cursor, home, the rest of a line or screen.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l"

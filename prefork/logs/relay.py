@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from prefork.logfiles import ROUND_ENDS
+from prefork.logs.files import ROUND_ENDS
 
 #: How long workers may take before the caller hears that they have not; they may do it later.
 ANSWER_S: Final = 10.0

@@ -14,7 +14,7 @@ from typing import Final
 
 from prefork.config import Config
 from prefork.errors import StartError
-from prefork.units import SYSUSERS_FILE, TMPFILES_FILE, plan_units, service_name
+from prefork.service.units import SYSUSERS_FILE, TMPFILES_FILE, plan_units, service_name
 
 _MODE: Final = 0o644  # units hold no secrets, and systemctl shows them to everybody
 

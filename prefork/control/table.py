@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from prefork.protocol import MasterStatus, WorkerStatus
+from prefork.control.protocol import MasterStatus, WorkerStatus
 
 _GAP: Final = "  "
 

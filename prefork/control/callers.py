@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final
 
 from prefork import log
-from prefork.protocol import LINE_BYTES, PATIENCE_S, encode_answer
+from prefork.control.protocol import LINE_BYTES, PATIENCE_S, encode_answer
 
 #: Of one master. A fleet's administrators and monitors are few.
 CALLERS: Final = 64

@@ -16,7 +16,7 @@ from typing import Final
 import prefork
 from prefork.config import Address, Config, ListenerConfig, Place, ServerConfig, parse_address
 from prefork.errors import StartError
-from prefork.unittext import (
+from prefork.service.unittext import (
     SYSUSERS,
     TMPFILES,
     USER,

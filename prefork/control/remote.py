@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from prefork.errors import PreforkError
-from prefork.protocol import (
+from prefork.control.protocol import (
     PATIENCE_S,
     Request,
     Status,
@@ -22,6 +21,7 @@ from prefork.protocol import (
     decode_answer,
     encode_request,
 )
+from prefork.errors import PreforkError
 
 #: How long a master may run on after it has closed its control socket.
 _LAST_WORDS_S: Final = 10.0

@@ -8,10 +8,10 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prefork.control.places import found_control_paths, is_trusted
+from prefork.control.protocol import Status
+from prefork.control.remote import NobodyThereError, Remote, RemoteError, ask
 from prefork.errors import PreforkError
-from prefork.places import found_control_paths, is_trusted
-from prefork.protocol import Status
-from prefork.remote import NobodyThereError, Remote, RemoteError, ask
 
 
 def find_of_config(config: Path, paths: Sequence[Path], uid: int) -> Path:

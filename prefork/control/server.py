@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final, Protocol, assert_never
 
 from prefork import log
-from prefork.callers import Caller, Callers, Phase
-from prefork.errors import PreforkError
-from prefork.protocol import (
+from prefork.control.callers import Caller, Callers, Phase
+from prefork.control.protocol import (
     KillWorker,
     MasterStatus,
     Reload,
@@ -28,6 +27,7 @@ from prefork.protocol import (
     decode_request,
     encode_answer,
 )
+from prefork.errors import PreforkError
 
 # The status of many workers is work. A flood of questions gets the same one again, until its making
 # is a small share of the time: at most one part in this many and one.

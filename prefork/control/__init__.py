@@ -1,0 +1,1 @@
+"""The control socket: what a running master is asked by people, both ends of it."""

@@ -1,0 +1,1 @@
+"""Where events and access logs go, and how their files move while everybody writes."""
