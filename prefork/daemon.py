@@ -34,7 +34,7 @@ from prefork.pool import Pool
 from prefork.rehearsal import answer
 from prefork.reload import Reload
 from prefork.sockets import endpoint_of
-from prefork.succession import Leftover, adopt_processes, adopt_workers
+from prefork.succession import Leftover, adopt_processes, adopt_workers, drained_keys, keep_size
 from prefork.upkeep import Upkeep
 from prefork.worker import Worker
 
@@ -127,6 +127,9 @@ class Daemon:
         assert self._answer_fd is not None  # noqa: S101 # a rehearsal has one
         fd = self._answer_fd
         os.set_inheritable(fd, False)
+        privileges.die_with_parent()  # nobody else bounds its time, and it has the listeners
+        if self.handover is None or os.getppid() != self.handover.pid:
+            return
         with ExitStack() as stack:
             try:
                 self._prepare(stack)
@@ -192,8 +195,12 @@ class Daemon:
         plans = [prepared.plan for prepared in self.prepared]
         if left is not None:
             pools = adopt_workers(left, pools)
+            for plan, pool in zip(plans, pools, strict=False):
+                if plan.least is not None and plan.most is not None:
+                    keep_size(left, pool, plan.least, plan.most)
         self._names = {plan.name for plan in plans}
         self.bulletin = Bulletin(os.environ)
+        self.listeners.on_drop = self.bulletin.drop
         self.reload = Reload(self)
         self.overseer = Overseer(self)
         owner = Owner(
@@ -234,6 +241,7 @@ class Daemon:
         if self._holding is not None:
             self._holding.release()
         self._has_begun = True
+        self.listeners.follow_rights()
         self._upkeep = [
             Upkeep(plan, pool, master.board) for plan, pool in zip(plans, pools, strict=False)
         ]
@@ -275,8 +283,8 @@ class Daemon:
                 self._detached.failed(reason)
                 self._detached = None
                 master.quit()
-        for listener in self.leftover.tick(master.pools):
-            self.bulletin.drop(listener)
+        if self.leftover.listeners or any(pool.queues.has_doomed() for pool in master.pools):
+            self._close_what_is_drained()
         self.reload.tick()
         self.overseer.tick()
         self.relay.expire()
@@ -288,6 +296,13 @@ class Daemon:
         if self.control is not None:
             self.control.tick()
         self.bulletin.tick(self)
+
+    def _close_what_is_drained(self) -> None:
+        drained = drained_keys(self.master)
+        for pool in self.master.pools:
+            pool.close_drained(drained)
+        for listener in self.leftover.tick(self.master.pools, drained):
+            self.bulletin.drop(listener)
 
     def trouble(self) -> str:
         """Return why some worker did not get READY, "" if none is known to be in trouble."""
@@ -352,7 +367,13 @@ class Daemon:
             if any(pool.trouble for pool in pools):
                 master.quit()
 
-        master = Master(pools, Owner(ready=end, turn=look), "prefork: rehearsal")
+        def leave() -> None:
+            master.quit()
+
+        # At SIGTERM, too: a graceful end would shut doors, and answer queues, of those that serve.
+        acts: dict[int, Callable[[], None]] = {signal.SIGTERM: leave}
+        owner = Owner(ready=end, turn=look, signals=acts)
+        master = Master(pools, owner, "prefork: rehearsal")
         master.run()
         for pool in pools:
             if pool.trouble:

@@ -8,7 +8,8 @@ or the image before has left is served as one of our own.
 import errno
 import os
 import socket
-from collections.abc import Collection, Iterable, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,6 +93,13 @@ class Listener:
     def __str__(self) -> str:
         return str(endpoint_of(self.sock))
 
+    def end(self) -> None:
+        """Close it for all processes: one that has a copy must not keep clients waiting."""
+        if self.sock.type == socket.SOCK_STREAM and not self.is_lent:
+            with suppress(OSError):  # it is shut already
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.close()
+
     def close(self) -> None:
         """Close it, and remove its file."""
         path = self.sock.getsockname() if self.inode else ""
@@ -139,12 +147,19 @@ class Stock:
         return 0
 
 
+def _nothing(_listener: Listener) -> None:
+    """Stand in for who wants to know."""
+
+
 class Listeners:
-    """All that this process has open."""
+    """All that this process has open. on_drop: called with each that is closed before the end."""
+
+    on_drop: Callable[[Listener], None] = staticmethod(_nothing)
 
     def __init__(self, stock: Stock | None = None) -> None:
         self.stock = stock or Stock()
         self.open: list[Listener] = []
+        self._kept: list[tuple[Listener, Where]] = []
 
     def listen(self, wheres: Iterable[Where]) -> list[list[Listener]]:
         """Open all, or take them from the stock; return those of each.
@@ -169,6 +184,8 @@ class Listeners:
                 continue
             for listener in listeners:
                 listener.key = where.key
+                if listener.inode is not None and not listener.is_new:
+                    self._kept.append((listener, where))
                 if listener.sock.family != socket.AF_UNIX:
                     given = given or listener.sock.getsockname()[1]
             self.open += listeners
@@ -177,11 +194,21 @@ class Listeners:
             raise missing
         return found
 
+    def follow_rights(self) -> None:
+        """Give the files of sockets that were kept the rights that are wanted now."""
+        for listener, where in self._kept:
+            try:
+                _set_rights(listener, where)
+            except OSError as error:
+                log.warning("socket.rights", at=listener, reason=error.strerror, remedy="restart")
+        self._kept.clear()
+
     def drop(self, keys: Collection[str]) -> None:
         """Close some, which nobody serves any more."""
         for listener in [n for n in self.open if n.key in keys]:
             self.open.remove(listener)
-            listener.close()
+            self.on_drop(listener)
+            listener.end()
 
     def _find(self, where: Where) -> list[Listener]:
         found = []
@@ -271,6 +298,20 @@ def _bind_file(sock: socket.socket, where: Where, path: str) -> tuple[int, int] 
         Path(path).unlink()
         raise
     return entry.st_dev, entry.st_ino
+
+
+def _set_rights(listener: Listener, where: Where) -> None:
+    """Change mode and owner of a socket's file, if it is ours, and they are others."""
+    path = Path(os.fsdecode(listener.sock.getsockname()))
+    entry = path.lstat()
+    if (entry.st_dev, entry.st_ino) != listener.inode:
+        return
+    owner = entry.st_uid if where.owner == -1 else where.owner
+    group = entry.st_gid if where.group == -1 else where.group
+    if stat.S_IMODE(entry.st_mode) != where.mode:
+        path.chmod(where.mode)
+    if (owner, group) != (entry.st_uid, entry.st_gid):
+        os.chown(path, owner, group, follow_symlinks=False)
 
 
 def warn_of_limit(request_queue_size: int) -> None:

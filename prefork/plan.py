@@ -199,9 +199,14 @@ class Prepared:
         handler = code.target.handler
         common = {**code.variables, **self.plan.variables, **self._variables}
         return [
-            make_server(server_class, {**common, **place.variables}, listener.sock, handler)
+            make_server(server_class, {**common, **_variables(place)}, listener.sock, handler)
             for place, listener in queue
         ]
+
+
+def _variables(place: Place) -> dict[str, Any]:
+    """Return those of a place; the class's own `server_activate()` sets the queue's length."""
+    return {"request_queue_size": place.where.request_queue_size, **place.variables}
 
 
 def _port_of(listeners: Sequence[Listener]) -> int:

@@ -8,7 +8,7 @@ raises because of what a worker does.
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,7 +21,7 @@ from prefork.policy import Policy
 from prefork.queues import Queues
 from prefork.reports import Record, Report
 from prefork.roles import Server
-from prefork.scoreboard import CAPACITY, CLIENT, Order, Scoreboard
+from prefork.scoreboard import BITS, CAPACITY, CLIENT, Order, Scoreboard
 from prefork.worker import Worker
 
 #: Gets the number of a queue; called in a worker, with it.
@@ -172,6 +172,8 @@ class Pool:
             self.happen(Happening(Event.EXPIRE, member.slot))
         elif record.what is Report.FAILED:
             child.last_words = record.text
+        elif record.what is Report.YIELDED:
+            return  # it is there to wake who looks at the scoreboard
         else:
             tell = log.debug if self.fleet.stopping else log.info
             tell("worker.asked_to_leave", slot=record.line, pid=record.pid)
@@ -223,6 +225,13 @@ class Pool:
     def expire(self, line: int) -> None:
         """Have a worker replaced, and then finish and go."""
         self.happen(Happening(Event.EXPIRE, self.members[line].slot))
+
+    def close_drained(self, keys: Collection[str]) -> None:
+        """Close queues whose workers are still there, but have answered all that was in them."""
+        numbers = self.queues.drop_drained(keys)
+        for member in self.members.values():
+            if member.queue in numbers:
+                member.queue = -1
 
     def state_of(self, line: int) -> State:
         """Return the state of a worker."""
@@ -333,7 +342,10 @@ class Pool:
     def _order(self, member: Member, order: Order) -> None:
         log.debug("worker.ordered", slot=member.line, order=order.name)
         words = self._at.board[member.line]
-        words.doomed = member.doomed
+        if member.doomed.bit_length() > BITS:
+            order = Order.DRAIN if order is Order.DRAIN_SOME else order
+        else:
+            words.doomed = member.doomed
         words.order = order
         self._at.children.send(member.line, signal.SIGTERM)
 

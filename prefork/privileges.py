@@ -21,6 +21,7 @@ import grp
 import os
 import pwd
 import resource
+import signal
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,7 +31,8 @@ from typing import Final
 
 from prefork.errors import StartError
 
-_PR_SET_NO_NEW_PRIVS: Final = 38  # linux/prctl.h
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITY_VERSION_3: Final = 0x20080522  # linux/capability.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -163,6 +165,14 @@ def set_no_new_privs() -> None:
     """
     if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise StartError(f"cannot set no_new_privs: {os.strerror(ctypes.get_errno())}")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends (PR_SET_PDEATHSIG of prctl(2)).
+
+    The caller looks afterwards whether the parent is still the one it was.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def apply_rlimits(limits: Mapping[str, int | str], *, for_good: bool = True) -> None:

@@ -122,6 +122,25 @@ class Queues:
             others = {key for q in self._queues.values() for key in q.keys}
             self._close([key for key in queue.keys if key not in others])
 
+    def has_doomed(self) -> bool:
+        """Tell whether one of them is to be closed."""
+        return any(queue.is_doomed for queue in self._queues.values())
+
+    def drop_drained(self, drained: Collection[str]) -> list[int]:
+        """Close the doomed queues in which nobody is left, of these listeners; return which.
+
+        As long as one is open the kernel leads its share of the new clients to it.
+        """
+        others = self.served()
+        found = [
+            number
+            for number, queue in self._queues.items()
+            if queue.is_doomed and all(key in drained or key in others for key in queue.keys)
+        ]
+        for number in found:
+            self.drop(number, ())
+        return found
+
     def _every(self) -> Iterator[SharedSocket]:
         # Listeners that are not of one queue alone come once.
         seen: dict[int, SharedSocket] = {}

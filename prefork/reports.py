@@ -24,6 +24,7 @@ class Report(IntEnum):
     SHUTDOWN = 3  #: `shutdown()` was called by a handler
     EXPIRED = 4  #: it has served as many requests as it should
     FAILED = 5  #: it ends because of what the text says
+    YIELDED = 6  #: it takes no more clients, or none from a queue: the scoreboard has it
 
 
 class Record(NamedTuple):

@@ -10,6 +10,7 @@ It never decides anything: `fleet` does.
 
 import mmap
 import os
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -44,6 +45,15 @@ class Order(IntEnum):
     DRAIN_SOME = 3  #: as RETIRE, but nobody else serves the queues that `doomed` names
 
 
+#: A word has a sign.
+BITS: Final = 63
+
+
+def bits_of(numbers: Iterable[int]) -> int:
+    """Return the word that has these bits; those that no word has are left out."""
+    return sum(1 << n for n in set(numbers) if n < BITS)
+
+
 class _Word:
     """One field of a line."""
 
@@ -70,6 +80,7 @@ class Slot:
     seen_ns = _Word(7)  #: when it last wrote `text` and the figures, which SIGURG makes it do
     retired = _Word(9)  #: 1 when it takes no more clients
     busy = _Word(8)  #: how many requests it has in hand
+    drained = _Word(10)  #: bit n: it has answered the queue of its nth listener, as it was told
 
     def __init__(self, words: memoryview, text: memoryview) -> None:
         self.words = words

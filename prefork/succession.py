@@ -5,7 +5,8 @@ workers: `fleet` relieves them one by one.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from prefork.fleet import State
@@ -95,6 +96,13 @@ def adopt_workers(handover: Handover, pools: Sequence[Pool]) -> list[Pool]:
     return list(by_name.values())
 
 
+def keep_size(handover: Handover, pool: Pool, least: int, most: int) -> None:
+    """Have as many workers as were wanted before, where their number follows the load."""
+    wanted = {State.STARTING.name, State.SERVING.name}
+    before = sum(n.pool == pool.name and n.state in wanted for n in handover.workers)
+    pool.fleet = replace(pool.fleet, target=min(max(before, least), most))
+
+
 def adopt_processes(handover: Handover, master: Master) -> None:
     """Have the master supervise them."""
     for worker in handover.workers:
@@ -121,16 +129,28 @@ class Leftover:
         """Return those that cannot."""
         return [n for n in self.listeners if n.is_shut_for_good]
 
-    def tick(self, pools: Iterable[Pool]) -> list[Listener]:
-        """Close what is not served any more; return it."""
+    def tick(self, pools: Iterable[Pool], drained: Collection[str]) -> list[Listener]:
+        """Close what is not served any more, and what is drained; return it."""
         if not self.listeners:
             return []
         served = {key for p in pools for member in p.members.values() for key in member.keys}
-        gone = [listener for listener in self.listeners if listener.key not in served]
+        gone = [n for n in self.listeners if n.key not in served or n.key in drained]
         for listener in gone:
             self.listeners.remove(listener)
-            listener.close()
+            listener.end()
         return gone
+
+
+def drained_keys(master: Master) -> set[str]:
+    """Return the listeners whose queues all of their workers have answered, as they were told."""
+    answered: set[str] = set()
+    waiting: set[str] = set()
+    for pool in master.pools:
+        for line, member in pool.members.items():
+            bits = master.board[line].drained
+            for n, key in enumerate(member.keys):
+                (answered if bits >> n & 1 else waiting).add(key)
+    return answered - waiting
 
 
 def _remnant(name: str, handover: Handover) -> Pool:

@@ -30,7 +30,7 @@ from prefork.life import Life, Place
 from prefork.loop import Loop
 from prefork.reports import Report
 from prefork.roles import Engine, Server
-from prefork.scoreboard import CLIENT, IDLE, Order
+from prefork.scoreboard import CLIENT, IDLE, Order, bits_of
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
 
@@ -196,6 +196,7 @@ class Worker:
         for engine in self._engines.values():
             engine.retire()
         self._slot.retired = 1
+        self.report(Report.YIELDED)
 
     def _patience_s(self) -> float:
         wait_s = self._wait_s
@@ -250,7 +251,11 @@ class Worker:
         drained: set[int] = set()
         while True:
             left = [n for n in self._queues_to_drain() if n not in drained]
-            drained.update(n for n in left if self._drain(self._servers[n]))
+            done = {n for n in left if self._drain(self._servers[n])}
+            if done:
+                drained |= done
+                self._slot.drained = bits_of(drained)
+                self.report(Report.YIELDED)
             if not self._any_left() and drained.issuperset(self._queues_to_drain()):
                 break
             # Threads close their sockets without telling this one; look again soon.

@@ -8,6 +8,7 @@ import resource
 import socket
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -460,17 +461,26 @@ def test_a_socket_of_fd_n_is_inherited_from_whoever_started_it(site):
         assert ours.fileno() >= 0
 
 
+AS_SYSTEMD = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[3:]]
+for number, fd in enumerate(high, 3):
+    os.dup2(fd, number)
+    os.close(fd)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(high)))
+os.environ["LISTEN_FDNAMES"] = sys.argv[2]
+os.execv(sys.executable, [sys.executable, "-m", "prefork", sys.argv[1]])
+"""
+
+
 def test_sockets_of_systemd_go_by_their_names(site):
     with socket.create_server(("127.0.0.1", 0)) as web, socket.socket(socket.AF_UNIX) as admin:
         admin.bind(str(site.folder / "admin.sock"))
         admin.listen()
         site.write(bind=["systemd:web"], pools={"admin": {"bind": ["systemd:admin"]}})
-        script = (
-            f"exec 3<&{admin.fileno()} 4<&{web.fileno()};"
-            f" LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=admin:web exec {COMMAND} {site.config}"
-        )
         inherited = [admin.fileno(), web.fileno()]
-        with Daemon(["sh", "-c", script], site.folder, inherited) as daemon:
+        words = [site.config, "admin:web", *inherited]
+        with Daemon([sys.executable, "-c", AS_SYSTEMD, *words], site.folder, inherited) as daemon:
             daemon.wait_notified("READY=1")
             pids = [pool["workers"][0]["pid"] for pool in site.status()["pools"]]
             assert probe(web.getsockname()[1], "os.getpid()") == pids[0]

@@ -269,21 +269,21 @@ def test_settle_time_decides_when_a_ready_worker_has_its_slots_failures_forgiven
 def test_term_answers_what_is_in_hand_and_in_the_queue(site, tmp_path):
     gate = Gate(tmp_path)
     site.write(threads=0)
-    with site.start() as daemon:
+    with site.start() as daemon, contextlib.ExitStack() as stack:
         first = Asking(daemon.port, gate.expression)
         held = gate.wait_for_somebody()
-        queued = Asking(daemon.port, "2")
-        told = socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S)
-        with told:
-            told.sendall(b"GET /3 HTTP/1.1\r\nHost: a\r\n\r\n")
-            daemon.send(signal.SIGTERM)
-            daemon.log.wait_for("master.signal signal=SIGTERM")
-            held.let_go()
-            assert first.answer() == ""
-            assert queued.answer() == 2
-            assert told.recv(65536).endswith(b"\r\n\r\n3")
+        queued = []
+        for number in range(3):
+            client = socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S)
+            queued.append(stack.enter_context(client))
+            client.sendall(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        daemon.send(signal.SIGTERM)
+        daemon.wait_notified("STOPPING=1")
+        held.let_go()
+        assert first.answer() == ""
+        for number, client in enumerate(queued):
+            assert client.recv(65536).endswith(b"\r\n\r\n%d" % number)
         assert daemon.wait() == 0
-        assert "STOPPING=1" in daemon.told()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
@@ -308,11 +308,11 @@ def test_ttin_and_ttou_change_each_pool_by_one_worker_but_leave_one(site):
 
         daemon.send(signal.SIGTTIN)
         wait_until(lambda: len(daemon.workers()) == 5)
-        assert wanted() == [2, 3]
+        wait_until(lambda: wanted() == [2, 3])  # a status is given again for a moment
         for workers in 3, 2, 2:
             daemon.send(signal.SIGTTOU)
             wait_until(lambda n=workers: len(daemon.workers()) == n)
-        assert wanted() == [1, 1]
+        wait_until(lambda: wanted() == [1, 1])
         stop(daemon)
 
 
@@ -335,7 +335,8 @@ def test_hup_and_usr2_reload_the_config(site, signum):
         site.write(workers=2)
         daemon.send(signum)
         daemon.log.wait_for("reload.done generation=2")
-        assert len(site.workers()) == 2
+        serving = [w for w in site.workers() if w["state"] == "serving"]
+        assert [w["generation"] for w in serving] == [2, 2]
         stop(daemon)
 
 
@@ -364,11 +365,10 @@ def test_signals_to_the_whole_group_do_to_workers_only_what_the_master_says(site
     site.write(workers=2)
     with site.start() as daemon:
         before = daemon.workers()
-        for signum in (signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
+        for signum in (signal.SIGUSR1, signal.SIGTTIN):
             os.killpg(daemon.pid, signum)
-        daemon.log.wait_for("signal=SIGTTOU")
-        wait_until(lambda: len(daemon.workers()) == 2)
-        assert daemon.workers() == before
+        wait_until(lambda: len(daemon.workers()) == 3)
+        assert set(before) <= set(daemon.workers())
         os.killpg(daemon.pid, signal.SIGTERM)
         assert daemon.wait() == 0
         assert not re.search(r"worker\.died .*cause=SIG", daemon.log.text())
@@ -430,7 +430,10 @@ def test_pools_are_apart_and_included_files_add_to_them(site):
         ]
         pid = pools[1]["workers"][0]["pid"]
         assert probe(at[1], "os.getpid()") == pid
-        held = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        held = []
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # that of the request before
+                held.append(str(path.readlink()))
         listening = subprocess.run(
             ["ss", "-Hltne", f"sport = :{at[0]}"], capture_output=True, text=True, check=True
         ).stdout

@@ -769,3 +769,111 @@ def test_who_asked_for_the_end_of_the_control_socket_is_told_when_it_is_done(sit
         assert not control.exists()
         assert "reload.done" in daemon.log.text()
         stop(daemon)
+
+
+def upload(port: int) -> socket.socket:
+    """Return a client that has sent half of a body of 200000 bytes."""
+    client = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n")
+    client.sendall(b"x" * 100000)
+    return client
+
+
+@pytest.mark.parametrize("way", ["scale", "reload"])
+def test_with_reuse_port_a_worker_that_leaves_slowly_takes_no_share_of_new_clients(site, way):
+    site.write_config(more="workers = 4\nreuse_port = true")
+    with site.start() as daemon, contextlib.ExitStack() as stack:
+        port = daemon.port
+        held = [stack.enter_context(upload(port)) for _ in range(32)]
+        wait_until(lambda: sum(w["busy"] for w in site.status()["pools"][0]["workers"]) == 32)
+        if way == "scale":
+            assert site.ask("scale", "hello", "1").returncode == 0
+        else:
+            site.write_config(more="workers = 1\nreuse_port = true")
+            site.reload()
+        wait_until(lambda: queues(port) == 1)
+        assert len(daemon.workers()) > 1
+        for _ in range(50):
+            assert get(port) == "one"
+        for client in held:
+            client.sendall(b"x" * 100000)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        stop(daemon)
+
+
+def test_a_pool_that_has_grown_with_its_load_keeps_its_size(site):
+    (site.folder / "app.py").write_text(
+        HELLO.format(text="one").replace("self.send_response(200)", "self.send_slowly()", 1)
+        + "\n    def send_slowly(self):\n        import time\n        time.sleep(0.1)\n"
+        + "        self.send_response(200)\n"
+    )
+    site.write_config(more="threads = 0\nworkers = {min = 1, max = 3}")
+    with site.start() as daemon:
+        with Load(daemon.port, 6, keep_alive=False) as load:
+            wait_until(lambda: len(daemon.workers()) == 3)
+            site.reload()
+            assert site.status()["pools"][0]["wanted"] == 3
+        assert load.faults == []
+        stop(daemon)
+
+
+def test_new_rights_and_queue_lengths_of_listeners_that_are_kept_hold(site, tmp_path):
+    path = tmp_path / "kept.sock"
+    config = site.config.read_text()
+
+    def write(mode: str, size: int) -> None:
+        tcp = f'{{address = "127.0.0.1:0", request_queue_size = {size}}}'
+        unix = f'{{address = "unix:{path}", mode = {mode}}}'
+        site.config.write_text(config.replace('"127.0.0.1:0"', f"{tcp}, {unix}"))
+
+    write("0o666", 5)
+    with site.start() as daemon:
+        port = int(daemon.at.split(",")[0].rpartition(":")[2])
+        assert backlog(port) == 5
+        inode = path.stat().st_ino
+        write("0o600", 7)
+        site.reload()
+        assert backlog(port) == 7
+        assert (path.stat().st_ino, path.stat().st_mode & 0o777) == (inode, 0o600)
+        stop(daemon)
+
+
+def backlog(port: int) -> int:
+    """Return how many clients may wait on a port of 127.0.0.1, as ss tells."""
+    words = ["ss", "-Hltn", "src", f"127.0.0.1:{port}"]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[2])
+
+
+def test_a_rehearsal_that_gets_sigterm_leaves_the_doors_of_the_service_open(site, tmp_path):
+    path = str(tmp_path / "kept.sock")
+    with (site.folder / "app.py").open("a") as file:
+        file.write("\n\ndef wait(servers):\n    import time\n    time.sleep(600)\n")
+    site.write_config("127.0.0.1:0", f"unix:{path}")
+    with site.start() as daemon:
+        port = int(daemon.at.split(",")[0].rpartition(":")[2])
+        before = daemon.workers()
+        more = 'workers = 2\non_worker_start = "app:wait"'
+        site.write_config("127.0.0.1:0", f"unix:{path}", more=more)
+        daemon.send(signal.SIGHUP)
+        wait_until(lambda: any(children(pid) for pid in children(daemon.pid)))
+        (rehearsal,) = set(children(daemon.pid)) - set(before)
+        os.kill(rehearsal, signal.SIGTERM)
+        daemon.log.wait_for("reload.failed reason=.*told to end")
+        assert get(port) == "one"
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        assert converse(path, head).endswith(b"\r\n\r\none")
+        stop(daemon)
+
+
+def test_a_rehearsal_does_not_outlive_a_master_that_is_killed(site):
+    with (site.folder / "app.py").open("a") as file:
+        file.write("\nimport os\nif os.path.exists('gate'): open('gate').read()\n")
+    with site.start() as daemon:
+        before = daemon.workers()
+        os.mkfifo(site.folder / "gate")
+        daemon.send(signal.SIGHUP)
+        with (site.folder / "gate").open("w"):  # opens when the rehearsal does
+            (rehearsal,) = set(children(daemon.pid)) - set(before)
+            daemon.send(signal.SIGKILL)
+            for pid in [rehearsal, *before]:
+                wait_gone(pid)
