@@ -361,10 +361,12 @@ class Daemon:
         def end() -> None:
             nonlocal were_ready
             were_ready = True
-            master.quit()
+            for pool in pools:
+                pool.resize(0)  # by what workers do at their end, too
 
         def look() -> None:
-            if any(pool.trouble for pool in pools):
+            over = were_ready and not any(pool.members for pool in pools)
+            if over or any(pool.trouble for pool in pools):
                 master.quit()
 
         def leave() -> None:

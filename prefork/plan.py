@@ -125,11 +125,11 @@ class Prepared:
     def pool(self, generation: int, *, rehearsal: bool = False) -> Pool:
         """Return the pool, to be run by a master."""
         settings = self.plan.settings
-        life = settings.life
+        life = replace(settings.life, on_stop=self._on_stop, rehearsal=rehearsal)
+        settings = replace(settings, life=life)
         if rehearsal:
-            settings = replace(settings, workers=1, life=replace(life, rehearsal=True))
-        else:
-            settings = replace(settings, life=replace(life, on_stop=self._on_stop))
+            policy = replace(settings.policy, retire_s=None)
+            settings = replace(settings, workers=1, policy=policy)
         more = self._open_more if self.plan.reuse_port and not rehearsal else None
         queues = Queues(map(_queue, self._queues.values()), open_more=more, close=self._drop)
         return Pool(settings, queues, self._open, generation)

@@ -877,3 +877,17 @@ def test_a_rehearsal_does_not_outlive_a_master_that_is_killed(site):
             daemon.send(signal.SIGKILL)
             for pid in [rehearsal, *before]:
                 wait_gone(pid)
+
+
+def test_a_rehearsal_ends_its_worker_as_it_began_it(site):
+    with (site.folder / "app.py").open("a") as file:
+        file.write("\n\nfrom pathlib import Path\nNOTES = Path(__file__).parent / 'notes'\n")
+        file.write("\n\ndef begin(servers):\n    NOTES.open('a').write('begin ')\n")
+        file.write("\n\ndef end(servers):\n    NOTES.open('a').write('end ')\n")
+    hooks = 'on_worker_start = "app:begin"\non_worker_stop = "app:end"'
+    site.write_config(more=f"workers = 1\n{hooks}")
+    with site.start() as daemon:
+        site.reload()
+        stop(daemon)
+    notes = (site.folder / "notes").read_text().split()
+    assert notes.count("begin") == notes.count("end") == 3  # of each generation, and the rehearsal
