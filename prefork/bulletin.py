@@ -90,6 +90,7 @@ def _busy(master: "Master") -> str:
 
 
 def _name(listener: Listener) -> str:
-    """Return what systemd may call it: printable ASCII without colons."""
+    """Return what systemd may call it: printable ASCII without colons, the rest as %XX."""
     raw = os.fsencode(listener.key)
-    return "".join(chr(c) if 0x20 < c < 0x7F and c != 0x3A else "_" for c in raw)[:255]
+    plain = [chr(c) if 0x20 < c < 0x7F and c not in b":%" else f"%{c:02X}" for c in raw]
+    return "".join(plain)[:255]

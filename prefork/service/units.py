@@ -149,6 +149,8 @@ def _capabilities(config: Config) -> Iterator[str]:
 
 def _calls(config: Config) -> Iterator[str]:
     """Yield system calls of @privileged that are needed all the same."""
+    if any(_capabilities(config)):
+        yield "capset"  # to give them up
     if _needs_root(config):
         yield "@setuid"
     if any(pool.chroot for pool in config.servers.values()):

@@ -101,6 +101,12 @@ Backlog={backlog}
 WantedBy=sockets.target
 """
 
+# By ProtectHome=tmpfs alone, /root is closed to others as ever (257), or open to writers (252).
+_EMPTY_HOMES: Final = """\
+ProtectHome=tmpfs
+TemporaryFileSystem=/home:ro /root:ro /run/user:ro
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
@@ -153,7 +159,7 @@ class Service:
             calls=_line("SystemCallFilter", " ".join(self.calls)),
             private_users=f"PrivateUsers={'yes' if is_plain else 'no'}\n",
             private_tmp=f"PrivateTmp={'no' if self.shares_tmp else 'yes'}\n",
-            protect_home=f"ProtectHome={'yes' if hides_homes else 'tmpfs'}\n",
+            protect_home="ProtectHome=yes\n" if hides_homes else _EMPTY_HOMES,
             paths=_line("BindReadOnlyPaths", " ".join(self.readable))
             + _line("BindPaths", " ".join(self.bound))
             + _line("ReadWritePaths", " ".join(self.writable)),
