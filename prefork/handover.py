@@ -54,7 +54,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """The sheet.
 
     pid: the master's. estate: the descriptors of `master.Estate`. shut: listeners
-    that can let nobody in any more, and are there for who is in their queue. waiting:
+    that can let nobody in any more, and are there for who is in their queue. targets:
+    how many workers each pool wants. waiting:
     clients of the control socket, with what they asked. trouble: why the
     replacement of an earlier generation is not complete.
     """
@@ -67,6 +68,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[Worker]
     listeners: list[Left]
     shut: list[Left] = msgspec.field(default_factory=list)
+    targets: dict[str, int] = msgspec.field(default_factory=dict)
     control_fd: int | None = None
     control_path: str | None = None
     waiting: list[tuple[int, str]] = msgspec.field(default_factory=list)

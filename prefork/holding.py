@@ -58,11 +58,15 @@ class Holding:
                 self._execute()
 
     def _execute(self) -> None:
-        sheet = self._handover.write()
+        try:
+            sheet = self._handover.write()
+        except OSError as error:  # short of descriptors or memory: later, then
+            log.error("reload.failed", reason=error.strerror)
+            return
         fds = [sheet, *self._handover.descriptors()]
-        error = self._image.execute({HANDOVER: str(sheet)}, fds)
+        failure = self._image.execute({HANDOVER: str(sheet)}, fds)
         os.close(sheet)
-        log.error("reload.failed", reason=error.strerror)
+        log.error("reload.failed", reason=failure.strerror)
 
     def _answer(self, reason: str) -> None:
         for fd, _ in self._handover.waiting:

@@ -184,6 +184,7 @@ class Reload:
             workers=workers_of(master),
             listeners=[*lefts_of(listeners), *(new or ())],
             shut=lefts_of(daemon.leftover.shut()),
+            targets={pool.name: pool.fleet.target for pool in master.pools},
             control_fd=None if control is None else control.listener.fileno(),
             control_path=None if control is None else str(daemon.control_path),
             waiting=control.handover() if control is not None and with_clients else [],

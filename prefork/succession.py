@@ -98,8 +98,7 @@ def adopt_workers(handover: Handover, pools: Sequence[Pool]) -> list[Pool]:
 
 def keep_size(handover: Handover, pool: Pool, least: int, most: int) -> None:
     """Have as many workers as were wanted before, where their number follows the load."""
-    wanted = {State.STARTING.name, State.SERVING.name}
-    before = sum(n.pool == pool.name and n.state in wanted for n in handover.workers)
+    before = handover.targets.get(pool.name, least)
     pool.fleet = replace(pool.fleet, target=min(max(before, least), most))
 
 
