@@ -28,17 +28,17 @@ from prefork.daemon import Daemon
 from prefork.errors import PreforkError, UsageError
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
-from prefork.handover import Stage, stage
-from prefork.holding import Holding
 from prefork.http.folder import SimpleHTTPRequestHandler
-from prefork.image import Image
 from prefork.life import Life
 from prefork.listeners import Listener, Where, warn_of_limit, with_rest
 from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
 from prefork.policy import Policy
 from prefork.pool import Settings
-from prefork.rehearsal import answer
+from prefork.reload.handover import Stage, stage
+from prefork.reload.holding import Holding
+from prefork.reload.image import Image
+from prefork.reload.rehearsal import answer
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service

@@ -20,9 +20,6 @@ from prefork.control.server import Control
 from prefork.detach import Detached, detach
 from prefork.errors import StartError, UsageError
 from prefork.fleet import State
-from prefork.handover import Stage
-from prefork.holding import Holding
-from prefork.image import Image
 from prefork.listeners import Listener, Listeners, Stock
 from prefork.logs.events import Limited, configure
 from prefork.logs.files import STANDARD, LogFiles
@@ -31,10 +28,19 @@ from prefork.master import Estate, Master, Owner
 from prefork.overseer import Overseer
 from prefork.plan import Plan, Prepared, explain
 from prefork.pool import Pool
-from prefork.rehearsal import answer
-from prefork.reload import Reload
+from prefork.reload.handover import Stage
+from prefork.reload.holding import Holding
+from prefork.reload.image import Image
+from prefork.reload.rehearsal import answer
+from prefork.reload.reload.reload import Reload
+from prefork.reload.succession import (
+    Leftover,
+    adopt_processes,
+    adopt_workers,
+    drained_keys,
+    keep_size,
+)
 from prefork.sockets import endpoint_of
-from prefork.succession import Leftover, adopt_processes, adopt_workers, drained_keys, keep_size
 from prefork.upkeep import Upkeep
 from prefork.worker import Worker
 

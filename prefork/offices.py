@@ -14,8 +14,8 @@ from prefork.charter import Charter
 from prefork.children import answer_of
 from prefork.control.places import default_control_path, open_control, usable_control_path
 from prefork.errors import StartError
-from prefork.handover import Handover
 from prefork.pidfile import Pidfile
+from prefork.reload.handover import Handover
 
 
 def take_pidfile(charter: Charter, left: Handover | None) -> Pidfile | None:

@@ -9,8 +9,8 @@ import prefork
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
     0: "cpus errors files http.forwarded http.grammar http.handler http.outbox http.proxy "
-    "http.response http.scope image log loop policy reports scoreboard service.unittext "
-    "signals streams titles",
+    "http.response http.scope log loop policy reload.image reports scoreboard "
+    "service.unittext signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
     "fleet http.access http.filecache http.folder http.heads http.wire life logs.records "
     "pidfile privileges sockets system systemd target",
@@ -19,14 +19,15 @@ FLOORS = {
     "http.kept http.lenient http.limits http.pool listeners logs.files logs.sinks outfit "
     "queues roles",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
-    "control.top figures handover http.body http.door logs.events logs.relay",
+    "control.top figures http.body http.door logs.events logs.relay reload.handover",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources holding http.exchange http.lazy http.visit rehearsal worker",
+    "config.sources http.exchange http.lazy http.visit reload.holding reload.rehearsal "
+    "worker",
     5: "config.reference config.texts config.values http.connection http.downloads "
     "http.hooks offices pool",
     6: "config.reader config.show http.adopt http.patience master options",
-    7: "config.loader handlers http.lobby mixin succession",
-    8: "config http.engine reload socketserver",
+    7: "config.loader handlers http.lobby mixin reload.succession",
+    8: "config http.engine reload.reload socketserver",
     9: "http.server service.units",
     10: "http.main servers service.install",
     11: "arguments http.__main__ plan",
@@ -160,4 +161,4 @@ def test_only_one_module_forks_and_waits():
     ]
     assert wrong == []
     users = {m for m, tree in MODULES.items() if ("subprocess", "") in imports(tree)}
-    assert users == {"greeting", "rehearsal", "service.install"}
+    assert users == {"greeting", "reload.rehearsal", "service.install"}

@@ -18,9 +18,9 @@ from typing import Final
 
 import msgspec
 
-from prefork.handover import HANDOVER, REHEARSAL, Handover, Left
-from prefork.image import Image
 from prefork.listeners import Listener
+from prefork.reload.handover import HANDOVER, REHEARSAL, Handover, Left
+from prefork.reload.image import Image
 
 _MOST_FDS: Final = 250  # of one message; the kernel's limit is 253 (SCM_MAX_FD)
 _READ_BYTES: Final = 65536

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Final
 
 from prefork.fleet import State
-from prefork.handover import Handover, Left
-from prefork.handover import Worker as Line
 from prefork.life import Life
 from prefork.listeners import Listener
 from prefork.master import Master
 from prefork.policy import Policy
 from prefork.pool import Member, Pool, Settings
 from prefork.queues import Queues
+from prefork.reload.handover import Handover, Left
+from prefork.reload.handover import Worker as Line
 from prefork.roles import Server
 from prefork.sockets import SharedSocket
 from prefork.worker import Worker

@@ -17,8 +17,8 @@ import msgspec
 
 from prefork import log, systemd
 from prefork.control.protocol import encode_answer
-from prefork.handover import HANDOVER, Handover
-from prefork.image import Image
+from prefork.reload.handover import HANDOVER, Handover
+from prefork.reload.image import Image
 from prefork.scoreboard import Order, Scoreboard
 
 _AGAIN_S: Final = 10.0

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from prefork import log
 from prefork.control.server import answer_alone
 from prefork.errors import StartError
-from prefork.handover import HANDOVER, Handover, Left
-from prefork.rehearsal import Outcome, Rehearsal
-from prefork.succession import lefts_of, workers_of
+from prefork.reload.handover import HANDOVER, Handover, Left
+from prefork.reload.rehearsal import Outcome, Rehearsal
+from prefork.reload.succession import lefts_of, workers_of
 
 if TYPE_CHECKING:
     from prefork.daemon import Daemon

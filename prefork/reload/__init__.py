@@ -1,0 +1,1 @@
+"""A new generation without a lost request: rehearsed, executed in place, taken over."""
