@@ -32,7 +32,7 @@ from prefork.reload.handover import Stage
 from prefork.reload.holding import Holding
 from prefork.reload.image import Image
 from prefork.reload.rehearsal import answer
-from prefork.reload.reload.reload import Reload
+from prefork.reload.reload import Reload
 from prefork.reload.succession import (
     Leftover,
     adopt_processes,

@@ -27,6 +27,9 @@ class Report(IntEnum):
     YIELDED = 6  #: it takes no more clients, or none from a queue: the scoreboard has it
 
 
+_KNOWN: Final = frozenset(Report)
+
+
 class Record(NamedTuple):
     """One report. line: the worker's, in the scoreboard."""
 
@@ -61,5 +64,6 @@ class Reader:
                 break
             text = data[at + _HEAD.size : end].decode("utf-8", "replace")
             at = end
-            yield Record(Report(what), line, pid, text)
+            if what in _KNOWN:  # workers of a later version, before a downgrade, may say more
+                yield Record(Report(what), line, pid, text)
         self._rest = data[at:]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from prefork import log
+from prefork import log, systemd
 from prefork.control.server import answer_alone
 from prefork.errors import StartError
 from prefork.reload.handover import HANDOVER, Handover, Left
@@ -161,6 +161,7 @@ class Reload:
         except OSError as error:
             reason = f"cannot hand over: {error.strerror}"
         else:
+            systemd.alive()  # the next one has imports to do before it can say so
             failure = daemon.image.execute(
                 {HANDOVER: str(fd)}, [fd, *sheet.descriptors()], daemon.master.unheard_signals
             )
