@@ -30,7 +30,7 @@ from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.life import Life
-from prefork.listeners import Listener, Where, warn_of_limit, with_rest
+from prefork.listeners import Listener, Where, with_rest
 from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
 from prefork.policy import Policy
@@ -42,7 +42,7 @@ from prefork.reload.rehearsal import answer
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
-from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve
+from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
 from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
 

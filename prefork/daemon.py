@@ -6,7 +6,6 @@ harm, what needs root, then the rights are dropped, then workers.
 """
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +20,7 @@ from prefork.detach import Detached, detach
 from prefork.errors import StartError, UsageError
 from prefork.fleet import State
 from prefork.listeners import Listener, Listeners, Stock
-from prefork.logs.events import Limited, configure
-from prefork.logs.files import STANDARD, LogFiles
-from prefork.logs.relay import Relay
+from prefork.logs.keeper import Keeper
 from prefork.master import Estate, Master, Owner
 from prefork.overseer import Overseer
 from prefork.plan import Plan, Prepared, explain
@@ -91,8 +88,6 @@ class Daemon:
         self._has_begun = False
         self._holding: Holding | None = None
         self._control_socket: socket.socket | None = None
-        self._log_handler: Limited | None = None
-        self._line: socket.socket | None = None
 
     # -- a life ------------------------------------------------------------------
 
@@ -158,20 +153,21 @@ class Daemon:
         if self._answer_fd is None:
             stack.callback(self._close_listeners)
         if self.charter.working_directory is not None or self.charter.daemonize:
-            _go_to(self.charter.working_directory or "/")
+            offices.go_to(self.charter.working_directory or "/")
         if self.charter.umask is not None:
             os.umask(self.charter.umask)
         if "nofile" not in self.charter.rlimits:
             privileges.raise_descriptors(self.charter.descriptors)
         privileges.apply_rlimits(self.charter.rlimits, for_good=False)
-        mode = self._configure_log()
+        files = {} if self.handover is None else self.handover.log_fds
+        self.logs = Keeper(self.charter.logging, files)
         for plan in self._source.plans():
             if self.handover is None:
                 plan.try_on()
             variables = {}
             if plan.access_log_path is not None:
-                file = self.files.open(plan.access_log_path, mode, plan.outfit.identity)
-                variables["access_log_fd"] = file.fd
+                fd = self.logs.open(plan.access_log_path, plan.outfit.identity)
+                variables["access_log_fd"] = fd
             try:
                 prepared = Prepared(plan, self.listeners, variables, self._move_in)
             except Exception as error:
@@ -215,9 +211,9 @@ class Daemon:
             stopping=self._tell_stopping,
             turn=self._turn,
             disown=self._disown,
-            hiring=self._open_line,
-            hired=self._close_line,
-            buried=self._drop_line,
+            hiring=self.logs.hiring,
+            hired=self.logs.hired,
+            buried=self.logs.buried,
             signals=self.overseer.signals(),
         )
         estate = None if left is None else Estate(**left.estate)
@@ -238,8 +234,7 @@ class Daemon:
         """Take over what the image before has left, when the loop is about to run."""
         master, left = self.master, self.handover
         relay_fds = {} if left is None else left.relay_fds
-        self.relay = Relay(master.watch, master.forget, relay_fds)
-        self.files.close_unused()
+        self.logs.begin(master.watch, master.forget, relay_fds)
         if left is not None:
             adopt_processes(left, master)
             shut = [n.open() for n in left.shut]
@@ -293,9 +288,7 @@ class Daemon:
             self._close_what_is_drained()
         self.reload.tick()
         self.overseer.tick()
-        self.relay.expire()
-        if self._log_handler is not None:
-            self._log_handler.tick()
+        self.logs.tick()
         for pool in list(master.pools):
             if not pool.members and pool.name not in self._names:
                 master.pools.remove(pool)
@@ -337,7 +330,7 @@ class Daemon:
                 self.master.quit()
             self._detached = None
 
-        self.relay.send(dict.fromkeys(STANDARD, null), leave)
+        self.logs.leave_streams(null, leave)
         os.close(null)
 
     def only_new_accept(self) -> bool:
@@ -390,15 +383,6 @@ class Daemon:
         if not were_ready:
             raise StartError("the rehearsal was told to end before a worker was ready")
 
-    def _configure_log(self) -> int:
-        """Send events where the charter says; return the mode of new log files."""
-        left, says = self.handover, self.charter.logging
-        self.files = LogFiles({} if left is None else left.log_fds)
-        if says is None:
-            return 0o640
-        self._log_handler = configure(says, self.files)
-        return says.mode
-
     def _move_in(self, mine: Prepared, worker: Worker) -> None:
         """In a worker: close what other pools serve, and follow when logs move."""
         for listener in [*self.listeners.open, *self.leftover.listeners]:
@@ -406,39 +390,11 @@ class Daemon:
         for prepared in self.prepared:
             if prepared is not mine:
                 prepared.forget()
-        if self._line is None:
-            return  # a rehearsal
-        line = self._line
-
-        def follow(_mask: int) -> None:
-            worker.move_logs(lambda: None if self.files.take(line) else worker.loop.forget(fd))
-
-        fd = line.fileno()
-        worker.loop.watch(fd, select.EPOLLIN, follow)
-        if self._log_handler is not None:
-            worker.chores.append(self._log_handler.tick)
-
-    def _open_line(self, line: int) -> None:
-        self._line = self.relay.open(line)
-
-    def _drop_line(self, line: int) -> None:
-        self.relay.close(line)
-
-    def _close_line(self, _line: int) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        self.logs.move_in(worker)
 
     def _disown(self) -> None:
         """In each child: close what is the master's alone."""
         if self.control is not None:
             self.control.abandon()
         self.reload.disown()
-        self.relay.leave()
-
-
-def _go_to(folder: str) -> None:
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise StartError(f"master.working_directory: {folder}: {error.strerror}") from None
+        self.logs.leave()

@@ -19,8 +19,6 @@ from prefork import log
 from prefork.errors import StartError
 from prefork.sockets import Endpoint, clear_stale, endpoint_of
 
-_SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
-
 _KINDS: Final = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}
 
 
@@ -312,21 +310,6 @@ def _set_rights(listener: Listener, where: Where) -> None:
         path.chmod(where.mode)
     if (owner, group) != (entry.st_uid, entry.st_gid):
         os.chown(path, owner, group, follow_symlinks=False)
-
-
-def warn_of_limit(request_queue_size: int) -> None:
-    """Log when the kernel keeps fewer connections waiting than are asked for."""
-    try:
-        limit = int(_SOMAXCONN.read_text())
-    except (OSError, ValueError):
-        return  # no /proc here: nothing to compare with
-    if request_queue_size > limit:
-        log.warning(
-            "socket.queue_limited",
-            request_queue_size=request_queue_size,
-            limit=limit,
-            remedy="sysctl net.core.somaxconn",
-        )
 
 
 def with_rest(wheres: Sequence[Where]) -> list[Where]:

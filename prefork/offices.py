@@ -1,4 +1,4 @@
-"""What people and programs know a daemon by: its pidfile and its control socket.
+"""What people and programs know a daemon by: its pidfile, its control socket, where it runs.
 
 The master, before it serves; a rehearsal, which tries it. A later image goes on
 with what the one before has left, unless the config names another place now.
@@ -98,3 +98,14 @@ def _new_control(charter: Charter) -> tuple[Path, socket.socket] | None:
             raise
         log.warning("control.none", reason=error)
         return None
+
+
+def go_to(folder: str) -> None:
+    """Make a folder the working directory.
+
+    Raises: StartError.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StartError(f"master.working_directory: {folder}: {error.strerror}") from None

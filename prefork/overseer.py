@@ -107,16 +107,7 @@ class Overseer:
 
     def reopen_logs(self, done: Done) -> None:
         """Open the log files anew."""
-        daemon = self._daemon
-        problems = daemon.files.reopen()
-
-        def tell(reason: str | None) -> None:
-            if reason is not None:
-                problems.append(reason)
-            log.info("log.reopened", files=len(daemon.files.handover()), problems=len(problems))
-            done("; ".join(problems) or None)
-
-        daemon.relay.send(daemon.files.handover(), tell)
+        self._daemon.logs.reopen(done)
 
     def kill_worker(self, slot: int, done: Done) -> None:
         """End one worker by force; done when it has gone, and another is on its way.

@@ -36,7 +36,7 @@ from prefork.policy import Policy
 from prefork.pool import Settings
 from prefork.privileges import find_group, find_user, resolve
 from prefork.servers import class_for
-from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart
+from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart, warn_of_limit
 from prefork.sockets import resolve as resolve_address
 from prefork.target import Kind, find_handler, find_object
 
@@ -128,6 +128,7 @@ class Planner:
     def _plan(self, name: str, pool: ServerConfig) -> Plan | None:
         key = f"server.{name}"
         before = len(self._problems)
+        warn_of_limit(pool.request_queue_size)
         outfit = Outfit()
         with self._at(f"{key}.user"):
             outfit = Outfit(

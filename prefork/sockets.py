@@ -14,9 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from prefork import log
 from prefork.errors import StartError, UsageError
 
 UNIX_PREFIX: Final = "unix:"
+
+_SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the socket module does not name them
 _SO_DETACH_FILTER: Final = 27
@@ -147,6 +150,21 @@ def clear_stale(path: str, kind: socket.SocketKind) -> None:
     if not refused:
         raise StartError(f"cannot bind to unix:{path}: it is in use by a running server")
     Path(path).unlink(missing_ok=True)
+
+
+def warn_of_limit(request_queue_size: int) -> None:
+    """Log when the kernel keeps fewer connections waiting than are asked for."""
+    try:
+        limit = int(_SOMAXCONN.read_text())
+    except (OSError, ValueError):
+        return  # no /proc here: nothing to compare with
+    if request_queue_size > limit:
+        log.warning(
+            "socket.queue_limited",
+            request_queue_size=request_queue_size,
+            limit=limit,
+            remedy="sysctl net.core.somaxconn",
+        )
 
 
 class SharedSocket:

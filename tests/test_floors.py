@@ -21,8 +21,8 @@ FLOORS = {
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.door logs.events logs.relay reload.handover",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources http.exchange http.lazy http.visit reload.holding reload.rehearsal "
-    "worker",
+    "config.sources http.exchange http.lazy http.visit logs.keeper reload.holding "
+    "reload.rehearsal worker",
     5: "config.reference config.texts config.values http.connection http.downloads "
     "http.hooks offices pool",
     6: "config.reader config.show http.adopt http.patience master options",

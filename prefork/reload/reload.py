@@ -191,8 +191,8 @@ class Reload:
             waiting=control.handover() if control is not None and with_clients else [],
             pidfile_fd=None if daemon.pidfile is None else daemon.pidfile.fd,
             pidfile_path=daemon.charter.pidfile,
-            log_fds=daemon.files.handover(),
-            relay_fds=daemon.relay.handover(),
+            log_fds=daemon.logs.files(),
+            relay_fds=daemon.logs.lines(),
         )
 
     # -- the end -----------------------------------------------------------------
