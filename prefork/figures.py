@@ -33,7 +33,8 @@ class Figures:
         slot, engines = self._slot, self._engines.values()
         slot.requests = self.requests()
         slot.sent_bytes = self._clients.sent_bytes + sum(e.sent_bytes for e in engines)
-        slot.busy = self._clients.count() + sum(e.running() for e in engines)
+        slot.handled = self._clients.count() + sum(e.handled() for e in engines)
+        slot.busy = slot.handled + sum(e.sending() for e in engines)
 
     def show_request(self) -> None:
         """Write what is being handled.

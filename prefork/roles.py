@@ -44,8 +44,11 @@ class Engine(Protocol):
     def sent_bytes(self) -> int:
         """Return how much clients have been sent."""
 
-    def running(self) -> int:
+    def handled(self) -> int:
         """Return how many requests handlers have in hand."""
+
+    def sending(self) -> int:
+        """Return how many answers are on their way, without a handler."""
 
     def oldest_request(self) -> tuple[str, int] | None:
         """Return the request that a handler has had for longest: its line, and since when.

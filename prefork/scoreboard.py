@@ -79,7 +79,8 @@ class Slot:
     since_ns = _Word(6)  #: since when the request in `text` is handled; 0: none is
     seen_ns = _Word(7)  #: when it last wrote `text` and the figures, which SIGURG makes it do
     retired = _Word(9)  #: 1 when it takes no more clients
-    busy = _Word(8)  #: how many requests it has in hand
+    busy = _Word(8)  #: how many requests it has in hand, answers under way among them
+    handled = _Word(11)  #: how many of them a handler has
     drained = _Word(10)  #: bit n: it has answered the queue of its nth listener, as it was told
 
     def __init__(self, words: memoryview, text: memoryview) -> None:

@@ -92,7 +92,7 @@ class Upkeep:
         threads = int(self._plan.variables.get("threads", 0))
         if not threads:
             return float(line.activity == BUSY)
-        return min(1.0, line.busy / threads)
+        return min(1.0, line.handled / threads)
 
 
 class Load:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -269,3 +270,17 @@ def test_a_failed_reload_is_degraded_until_one_succeeds(site):
         site.order("reload")
         assert (site.status()["state"], site.status()["reason"]) == ("serving", None)
         stop(daemon)
+
+
+def test_a_download_that_no_handler_has_any_more_is_in_hand(site, tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(100 << 20)
+    options = {"directory": str(tmp_path)}
+    site.write(handler="prefork.http:SimpleHTTPRequestHandler", workers=1, handler_options=options)
+    with site.start() as daemon, socket.create_connection(("127.0.0.1", daemon.port)) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+        (worker,) = site.workers()
+        assert (worker["busy"], worker["request"]) == (1, "GET /large from 127.0.0.1")
+        assert worker["bytes"] > 0
+    # The client has gone, and with it the download.

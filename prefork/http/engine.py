@@ -294,10 +294,6 @@ class Engine:
         last = self._last
         return last is not None and last in self.connections and not last.over
 
-    def any_sending(self) -> bool:
-        """Tell whether an answer has not been sent to its end."""
-        return any(c.state == SENDING for c in list(self.connections))
-
     def has_memory(self) -> bool:
         """Tell whether more of answers may be kept for slow clients than the limit of one."""
         return sum(c.outbox.kept_bytes() for c in list(self.connections)) < _KEPT_BYTES
@@ -307,13 +303,17 @@ class Engine:
         """Return how much clients have been sent."""
         return self.meter.sent_bytes
 
-    def running(self) -> int:
+    def handled(self) -> int:
         """Return how many requests handlers have in hand."""
         return sum(c.state == RUNNING for c in list(self.connections))
 
+    def sending(self) -> int:
+        """Return how many answers are on their way, without a handler."""
+        return sum(c.state == SENDING for c in list(self.connections))
+
     def oldest_request(self) -> tuple[str, int] | None:
-        """Return the request that a handler has had for longest, and since when, in nanoseconds."""
-        return oldest(c for c in list(self.connections) if c.state == RUNNING)
+        """Return the request that has been in hand for longest, and since when, in nanoseconds."""
+        return oldest(c for c in list(self.connections) if c.state in (RUNNING, SENDING))
 
     def is_busy(self) -> bool:
         """Tell whether a handler runs in a thread; the loop's own has returned whenever it asks."""

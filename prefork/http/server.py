@@ -225,7 +225,7 @@ class HTTPServer(http.server.HTTPServer):
     def _settle(self) -> None:
         """Go on until every answer has been sent: nobody else would."""
         engine, loop = self._open()
-        while engine.any_sending():
+        while engine.sending():
             loop.turn(engine.wait_s)
             engine.tick(time.monotonic())
 
