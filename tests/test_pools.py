@@ -97,6 +97,7 @@ def test_a_pool_grows_while_its_handlers_block_and_shrinks_when_they_do_not(site
             wait_until(lambda: len(daemon.workers()) == min(3, len(waiting) + 1))
         grown = site.status()["pools"][0]
         assert grown["wanted"] == 3
+        wait_until(lambda: sum(worker["busy"] for worker in site.workers()) == 3)
         gate.wait_for_somebody().let_go()  # one opening for all that wait
         assert [asked.answer() for asked in waiting] == ["", "", ""]
         wait_until(lambda: len(daemon.workers()) == 1)
