@@ -166,7 +166,8 @@ class Daemon:
                 plan.try_on()
             variables = {}
             if plan.access_log_path is not None:
-                fd = self.logs.open(plan.access_log_path, plan.outfit.identity)
+                owner = plan.outfit.identity or self.charter.identity
+                fd = self.logs.open(plan.access_log_path, owner)
                 variables["access_log_fd"] = fd
             try:
                 prepared = Prepared(plan, self.listeners, variables, self._move_in)
@@ -263,6 +264,7 @@ class Daemon:
         if self.handover is not None:
             return  # the reload is not over before the last old worker is relieved
         log.info("master.ready", pid=os.getpid())
+        systemd.main_pid(os.getpid())
         self.bulletin.ready(self.master)
         if self._detached is not None:
             self._leave_terminal(self._detached)

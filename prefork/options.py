@@ -191,7 +191,7 @@ class _Taken:
             _require_items(kind, value)
             return _PLAIN.get(setting.name, tuple)(value)
         try:
-            plain = values.read(kind, value, Path.cwd())
+            plain = values.read(kind, value, _here())
         except WrongValueError as error:
             raise _wrong(value, kind, error) from None
         if setting.name == "error_message_format":
@@ -206,6 +206,14 @@ class _Taken:
             raise WrongValueError(f"no such folder: {quoted(path)}, expected one that is there")
 
 
+def _here() -> Path:
+    """Return the current directory; the root where it has been deleted."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
+
+
 def _read_like(now: Any, value: Any) -> Any:
     """Return the value as the type that the class's own is of.
 
@@ -216,7 +224,7 @@ def _read_like(now: Any, value: Any) -> Any:
     if isinstance(now, (bool, int, float, str)):
         kind = Kind(type(now))
         try:
-            return values.read(kind, value, Path.cwd())
+            return values.read(kind, value, _here())
         except WrongValueError as error:
             raise _wrong(value, kind, error) from None
     if isinstance(now, PurePath):

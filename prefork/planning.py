@@ -5,6 +5,7 @@ said at once, as the config's own errors are.
 """
 
 import functools
+import os
 import socket
 import socketserver
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from prefork.outfit import Outfit
 from prefork.plan import Code, Place, Plan, kind_of
 from prefork.policy import Policy
 from prefork.pool import Settings
-from prefork.privileges import find_group, find_user, resolve
+from prefork.privileges import Identity, find_group, find_user, resolve
 from prefork.servers import class_for
 from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart, warn_of_limit
 from prefork.sockets import resolve as resolve_address
@@ -132,7 +133,7 @@ class Planner:
         outfit = Outfit()
         with self._at(f"{key}.user"):
             outfit = Outfit(
-                identity=resolve(pool.user, pool.group),
+                identity=self._identity(pool),
                 chroot=pool.chroot,
                 umask=pool.umask,
                 rlimits=self.charter.rlimits,
@@ -168,6 +169,28 @@ class Planner:
         if kind is None or len(self._problems) > before:
             return None
         return _with_places(plan, places)
+
+    def _identity(self, pool: ServerConfig) -> Identity | None:
+        """Return whom its workers become; None: they stay what the master is.
+
+        Raises: StartError also for what a master that is not root any more cannot give them.
+        """
+        master, its = self._config.master, self.charter.identity
+        user = master.user if pool.user is None and pool.group is not None else pool.user
+        identity = resolve(user, pool.group)
+        if its is None or its.uid == 0:
+            return identity
+        if identity is not None and (identity.uid, identity.gid) != (its.uid, its.gid):
+            raise StartError(
+                f"the master becomes {its.user} (master.user), and then no worker can become"
+                " another user or group; leave master.user out"
+            )
+        if pool.chroot is not None:
+            raise StartError(
+                f"the master becomes {its.user} (master.user), and then no worker can have a"
+                " chroot; leave master.user out, and name a user for the pool"
+            )
+        return identity
 
     def _settings(self, name: str, pool: ServerConfig) -> Settings:
         workers = pool.workers
@@ -249,8 +272,12 @@ class Planner:
             variables["forwarders"] = special.forwarders
         if special.request_queue_size is not None:
             variables["request_queue_size"] = special.request_queue_size
-        owner = pool.user if special.owner is None else special.owner
-        group = pool.group if special.group is None else special.group
+        user, group = pool.user, pool.group
+        if user is None and os.geteuid() == 0:  # else it is the master's by itself
+            user = self._config.master.user
+            group = self._config.master.group if group is None else group
+        owner = user if special.owner is None else special.owner
+        group = group if special.group is None else special.group
         address = parse_address(special.address)
         where = Where(
             None,

@@ -232,6 +232,19 @@ def test_a_directory_is_shared_from_a_deleted_current_directory(tmp_path):
         assert get(("127.0.0.1", port), "/a.txt").body == b"here"
 
 
+def test_a_config_is_good_in_a_deleted_current_directory(tmp_path):
+    folder, config = tmp_path / "gone", tmp_path / "site.toml"
+    folder.mkdir()
+    handler = "prefork.http:SimpleHTTPRequestHandler"
+    options = '{ directory = ".", server_version = "x" }'
+    config.write_text(
+        f'[server.a]\nbind = ["127.0.0.1:0"]\nhandler = "{handler}"\nhandler_options = {options}\n'
+    )
+    script = 'rmdir "$PWD" && exec "$@"'
+    result = run("check", config, cwd=folder, prefix=["sh", "-c", script, "sh"])
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_too_few_descriptors_are_an_error_of_one_line(tmp_path):
     prefix = ["sh", "-c", 'ulimit -n 12 && exec "$@"', "sh"]
     result = run(".", "0", "--quiet", cwd=tmp_path, prefix=prefix)

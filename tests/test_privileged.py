@@ -288,3 +288,29 @@ def test_who_is_not_root_is_told_that_only_root_may(site):
     answer = run_as(site, "--clear-groups", site.config)
     assert answer.returncode == 1
     assert "only root may" in answer.stderr
+
+
+@pytest.mark.parametrize("keys", [{"user": "mail"}, {"group": "daemon"}, {"chroot": "."}])
+def test_what_a_master_that_is_not_root_any_more_cannot_give_is_a_mistake_of_the_config(site, keys):
+    site.write(master={"user": "nobody"}, **keys)
+    for answer in site.ask("check"), site.run(site.config):
+        assert answer.returncode != 0
+        assert "site.toml: server.main.user: the master becomes nobody" in answer.stderr
+        assert "leave master.user out" in answer.stderr
+    site.write(master={"user": "nobody"}, user="nobody")
+    assert site.ask("check").returncode == 0
+
+
+def test_sockets_and_logs_of_a_pool_belong_to_whom_the_master_becomes(site):
+    site.write(
+        bind=["unix:web.sock"],
+        master={"user": "nobody", "group": "daemon"},
+        access_log="common",
+        access_log_path="./access.log",
+    )
+    with start_for_everybody(site) as daemon:
+        for name in "web.sock", "access.log":
+            found = (site.folder / name).stat()
+            assert (found.st_uid, found.st_gid) == (NOBODY.pw_uid, OTHERS), name
+        site.order("reload")
+        stop(daemon)

@@ -86,10 +86,11 @@ def test_a_master_without_pools_or_workers_is_shown():
     assert render(pools(0), NOW_S)[-1].startswith("pool0      0/0     0")
 
 
-def test_why_the_last_reload_failed_is_shown_line_by_line():
-    lines = render(pools(1, reason="a.toml: x: no\na.toml: y: no", state="degraded"), NOW_S)
+def test_what_is_wrong_is_shown_line_by_line():
+    reason = "reload failed: a.toml: x: no\na.toml: y: no"
+    lines = render(pools(1, reason=reason, state="degraded"), NOW_S)
     assert "degraded" in lines[0]
-    assert lines[1:3] == ["last reload failed: a.toml: x: no", "    a.toml: y: no"]
+    assert lines[1:3] == ["reload failed: a.toml: x: no", "    a.toml: y: no"]
 
 
 def test_a_long_reason_leaves_room_for_the_workers():

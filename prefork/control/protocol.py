@@ -98,7 +98,7 @@ class MasterStatus(TypedDict):
     """All there is to know.
 
     started_s: Unix time. state: serving, reloading, stopping or degraded.
-    reason: why the last reload failed, None if it did not.
+    reason: what someone should look at, such as why the last reload failed; None: nothing.
     """
 
     version: str

@@ -108,7 +108,7 @@ def _head(status: MasterStatus, now_s: float) -> list[str]:
     lines = [_GAP.join(map(clean, parts))]
     if status["reason"] is not None:
         first, *more = status["reason"].split("\n")
-        lines += [f"last reload failed: {clean(first)}", *(f"    {clean(line)}" for line in more)]
+        lines += [clean(first), *(f"    {clean(line)}" for line in more)]
     return lines
 
 

@@ -34,6 +34,10 @@ class Image:
             folder = str(Path.cwd())
         return cls(sys.executable, arguments, dict(os.environ), folder)
 
+    def existing_folder(self) -> str | None:
+        """Return the folder to start it in again; None: where this process is, for it is gone."""
+        return self.folder if self.folder is not None and Path(self.folder).is_dir() else None
+
     def execute(
         self,
         variables: Mapping[str, str],

@@ -66,7 +66,7 @@ class Rehearsal:
                 image.arguments,
                 executable=image.executable,
                 env={**quiet, **stage},
-                cwd=image.folder,
+                cwd=image.existing_folder(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[sheet, theirs.fileno(), *handover.descriptors()],
             )

@@ -127,7 +127,8 @@ class Reload:
                 daemon.image, self._sheet(), self._decide, boot_s + _IMPORT_S
             )
         except OSError as error:
-            self._refuse(f"cannot start a process for the rehearsal: {error.strerror}")
+            which = "" if error.filename is None else f"{error.filename}: "
+            self._refuse(f"cannot start a process for the rehearsal: {which}{error.strerror}")
             return
         daemon.master.watch(self._rehearsal.fileno(), self._hear)
 
