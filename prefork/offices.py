@@ -42,13 +42,14 @@ def take_control(charter: Charter, left: Handover | None) -> tuple[Path, socket.
     if left is None or left.control_fd is None or left.control_path is None:
         return _new_control(charter)
     former = Path(left.control_path)
-    if former in _wanted(charter):
+    if former in _wanted(charter) and _is_there(former):
         return former, socket.socket(fileno=left.control_fd)
     found = _new_control(charter)
     # Last: if there cannot be a new one, the old one is needed still.
     os.close(left.control_fd)
-    with suppress(OSError):  # its folder belongs to root, who we were: stale from now on
-        former.unlink()
+    if found is None or found[0] != former:
+        with suppress(OSError):  # its folder belongs to root, who we were: stale from now on
+            former.unlink()
     return found
 
 
@@ -59,7 +60,8 @@ def rehearse(charter: Charter, left: Handover) -> None:
     """
     if charter.pidfile not in (None, left.pidfile_path):
         Pidfile.create(str(charter.pidfile)).remove()
-    if charter.control is not None and charter.control != left.control_path:
+    kept = charter.control == left.control_path and _is_there(Path(charter.control or ""))
+    if charter.control is not None and not kept:
         found = _new_control(charter)
         if found is not None:
             path, sock = found
@@ -73,6 +75,14 @@ def rehearse(charter: Charter, left: Handover) -> None:
             return "done"
 
         answer_of(become)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a socket's file has not been removed, so that people can still find it."""
+    try:
+        return path.is_socket()
+    except OSError:
+        return False
 
 
 def _wanted(charter: Charter) -> list[Path]:
