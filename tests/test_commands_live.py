@@ -272,7 +272,6 @@ def test_a_failed_reload_is_degraded_until_one_succeeds(site):
         stop(daemon)
 
 
-<<<<<<< ours
 def test_a_download_that_no_handler_has_any_more_is_in_hand(site, tmp_path):
     with (tmp_path / "large").open("wb") as file:
         file.truncate(100 << 20)
@@ -285,7 +284,8 @@ def test_a_download_that_no_handler_has_any_more_is_in_hand(site, tmp_path):
         assert (worker["busy"], worker["request"]) == (1, "GET /large from 127.0.0.1")
         assert worker["bytes"] > 0
     # The client has gone, and with it the download.
-=======
+
+
 def test_a_control_socket_whose_file_was_removed_is_back_after_a_reload(site):
     site.write()
     with site.start() as daemon:
@@ -296,4 +296,3 @@ def test_a_control_socket_whose_file_was_removed_is_back_after_a_reload(site):
             wait_until((site.folder / "control.sock").is_socket)
             wait_until(lambda: site.ask("status").returncode == 0)
         stop(daemon)
->>>>>>> theirs
