@@ -39,6 +39,7 @@ class Bulletin:
     def ready(self, master: "Master", text: str = "") -> None:
         """Tell that it serves, or that a reload is over, well or not."""
         if not master.is_stopping:
+            systemd.main_pid(os.getpid())
             systemd.ready(text or _busy(master))
 
     def reloading(self) -> None:

@@ -218,9 +218,8 @@ class Daemon:
             signals=self.overseer.signals(),
         )
         estate = None if left is None else Estate(**left.estate)
-        what = ", ".join(plan.what for plan in plans)
-        at = ",".join(str(listener) for listener in self.listeners.open)
-        title = f"{charter.config_path}" if charter.config_path is not None else f"{what} {at}"
+        at = ",".join(map(str, self.listeners.open))
+        title = charter.config_path or f"{', '.join(plan.what for plan in plans)} {at}"
         self.master = Master(pools, owner, f"prefork: master [{title}]", estate)
         try:
             self.master.run()
@@ -264,7 +263,6 @@ class Daemon:
         if self.handover is not None:
             return  # the reload is not over before the last old worker is relieved
         log.info("master.ready", pid=os.getpid())
-        systemd.main_pid(os.getpid())
         self.bulletin.ready(self.master)
         if self._detached is not None:
             self._leave_terminal(self._detached)
