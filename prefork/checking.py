@@ -24,7 +24,8 @@ def check(path: str) -> str:
 
 def _about(plan: Plan) -> list[str]:
     lines = [f"at {place.where}" for place in plan.places]
-    workers = f"{plan.settings.workers} workers"
+    count = plan.settings.workers
+    workers = "1 worker" if count == 1 else f"{count} workers"
     if plan.most is not None:
         workers = f"{plan.least} to {plan.most} workers"
     identity = plan.outfit.identity

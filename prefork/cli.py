@@ -19,7 +19,7 @@ from prefork import log
 from prefork.arguments import parse
 from prefork.charter import Charter
 from prefork.checking import check
-from prefork.commands import Tools, is_command, run
+from prefork.commands import Tools, is_command, refuse_misspelt, run
 from prefork.config import ConfigError, load
 from prefork.config.reference import reference
 from prefork.config.show import show
@@ -35,7 +35,7 @@ from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
 from prefork.policy import Policy
 from prefork.pool import Settings
-from prefork.reload.handover import Stage, stage
+from prefork.reload.handover import REHEARSAL, Stage, stage
 from prefork.reload.holding import Holding
 from prefork.reload.image import Image
 from prefork.reload.rehearsal import answer
@@ -84,10 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     secure_streams()
     verbose = False
+    is_told = REHEARSAL in os.environ  # the master, who logs it
     words = sys.argv[1:] if argv is None else argv
     if is_command(words):
         return run(words, _TOOLS)
     try:
+        refuse_misspelt(words)
         options = parse(words)
         verbose = options.verbose
         log.configure(_level(options))
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose and (error.__cause__ is not None or not isinstance(error, PreforkError)):
             log.exception("target.failed")
         lines = error.problems if isinstance(error, ConfigError) else [str(error)]
-        for line in lines:
+        for line in [] if is_told else lines:
             print(f"prefork: error: {log.printable(line)}", file=sys.stderr)
         return error.exit_status if isinstance(error, PreforkError) else 1
     except KeyboardInterrupt:
@@ -117,7 +119,9 @@ _TOOLS: Final = Tools(
 def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
     """Serve what the command line says, or the config that it names."""
     text = options.target
-    if text is None or not text.endswith(".toml") or is_folder(text):
+    # Only the first image shares a folder: what was a config when it was started still is one.
+    is_first = begun.handover is None
+    if text is None or not text.endswith(".toml") or (is_first and is_folder(text)):
         source = _wanted(options)
         Daemon(source, begun, image, source.greet).run()
         return
@@ -244,6 +248,8 @@ def _target(text: str | None, options: argparse.Namespace) -> Target:
         return configured(find_handler(text), _handler_options(options))
     if text is not None and options.directory is not None:
         raise UsageError(f"two directories: {text} and -d {options.directory}")
+    if text is not None and text.endswith(".toml"):  # a service must not share its configs
+        raise UsageError(f"a directory, and no config: {text!r} (to share it: prefork -d {text})")
     folder = text if text is not None else options.directory
     if folder is None:
         if not sys.stdout.isatty():

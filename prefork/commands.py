@@ -5,6 +5,7 @@ what it asks for is done, or says in one line why it is not.
 """
 
 import argparse
+import difflib
 import json
 import os
 import shutil
@@ -56,6 +57,14 @@ class Tools:
 def is_command(words: Sequence[str]) -> bool:
     """Tell whether the command line names a command (a folder of that name: ./status)."""
     return bool(words) and words[0] in COMMANDS
+
+
+def refuse_misspelt(words: Sequence[str]) -> None:
+    """Raise UsageError where the first word is no target, but nearly a command."""
+    word = words[0] if words else ""
+    near = difflib.get_close_matches(word, COMMANDS, 1, 0.75)
+    if near and not Path(word).exists():
+        raise UsageError(f"no such command or directory: {word!r}; did you mean {near[0]!r}?")
 
 
 def run(words: Sequence[str], tools: Tools) -> int:

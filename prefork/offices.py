@@ -106,7 +106,7 @@ def _new_control(charter: Charter) -> tuple[Path, socket.socket] | None:
     except StartError as error:
         if charter.control is not None:
             raise
-        log.warning("control.none", reason=error)
+        log.warning("control.none", reason=error, remedy="name a path: [master] control")
         return None
 
 

@@ -7,7 +7,7 @@ line's words (`cli`); both run in the same way from here on.
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,6 +86,16 @@ class Plan:
             answer_of(put_on)
         except StartError as error:
             raise StartError(f"server.{self.name}: {error}") from None
+
+
+def claimed_twice(plans: Iterable[Plan]) -> Iterator[tuple[str, str, Where]]:
+    """Return each place that two pools want, with their names; any free port is no such place."""
+    owners: dict[str, str] = {}
+    for plan in plans:
+        for where in (place.where for place in plan.places):
+            is_any = where.endpoint is not None and where.endpoint.address[1:2] == (0,)
+            if not is_any and owners.setdefault(where.key, plan.name) != plan.name:
+                yield plan.name, owners[where.key], where
 
 
 class Prepared:

@@ -32,7 +32,7 @@ from prefork.listeners import Where
 from prefork.logs.events import Wanted
 from prefork.options import with_options
 from prefork.outfit import Outfit
-from prefork.plan import Code, Place, Plan, kind_of
+from prefork.plan import Code, Place, Plan, claimed_twice, kind_of
 from prefork.policy import Policy
 from prefork.pool import Settings
 from prefork.privileges import Identity, find_group, find_user, resolve
@@ -71,9 +71,13 @@ class Planner:
         Raises: ConfigError with all that is wrong.
         """
         found = [self._plan(name, pool) for name, pool in self._config.servers.items()]
+        plans = [plan for plan in found if plan is not None]
+        for name, other, where in claimed_twice(plans):
+            with self._at(f"server.{name}.bind"):
+                raise StartError(f"{where} is that of server.{other}, too")
         if self._problems:
             raise ConfigError(self._problems)
-        return [plan for plan in found if plan is not None]
+        return plans
 
     @contextmanager
     def _at(self, key: str) -> Iterator[None]:

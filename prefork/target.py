@@ -68,7 +68,10 @@ def find_folder(text: str) -> Path:
     except OSError as error:
         raise UsageError(f"cannot share {text!r}: {error.strerror}") from None
     if not is_dir:
-        raise UsageError(f"not a directory: {text!r} (share the directory that holds it)")
+        raise UsageError(
+            f"not a directory: {text!r} (share the directory that holds it;"
+            " the name of a config ends with .toml)"
+        )
     if not readable:
         raise UsageError(f"cannot read the directory {text!r}: permission denied")
     return folder

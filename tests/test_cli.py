@@ -29,7 +29,7 @@ ERRORS = [
     (["missing"], 2, ["'missing'", "module:Class"]),
     (["-d", "missing"], 2, ["'missing'"]),
     (["http.server:SimpleHTTPRequestHandler", "0", "-d", "missing"], 2, ["'missing'"]),
-    (["file.txt"], 2, ["'file.txt'", "directory"]),
+    (["file.txt"], 2, ["'file.txt'", "directory", "ends with .toml"]),
     (["n" * 300], 2, ["n" * 300]),
     (["site/" * 1000], 2, ["site/site"]),
     ([""], 2, ["''", "directory"]),
@@ -38,6 +38,10 @@ ERRORS = [
     (["8000"], 2, ["TARGET", "prefork ."]),
     (["site", "-d", "site"], 2, ["site", "-d"]),
     (["site.toml"], 1, ["site.toml: cannot be read: No such file"]),
+    (["relaod", "site.toml"], 2, ["'relaod'", "did you mean 'reload'"]),
+    (["scael", "site.toml", "web", "3"], 2, ["'scael'", "did you mean 'scale'"]),
+    (["folder.toml", "0"], 2, ["a directory, and no config", "prefork -d folder.toml"]),
+    (["./folder.toml"], 2, ["a directory, and no config"]),
     (["no_such_module:Handler"], 2, ["'no_such_module'", "current directory"]),
     (["served.no_such:Handler"], 2, ["'served.no_such'"]),
     (["raises:Handler"], 1, ["raises", "ValueError: first second", "raises.py:1"]),
@@ -120,6 +124,7 @@ def place(tmp_path_factory):
     """Return a folder with something of each kind that can be named wrongly."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "site").mkdir()
+    (folder / "folder.toml").mkdir()
     (folder / "file.txt").write_text("text")
     shutil.copy(APPS / "served.py", folder)
     for name, source in BROKEN.items():
@@ -275,7 +280,7 @@ def test_a_privileged_port_is_refused_with_a_way_out(tmp_path):
     "text",
     [
         *("sp ace", "new\nline", "emoji \N{GRINNING FACE}", "json:x", "json:x/", "./8000", "8000/"),
-        *("x.toml", "./x.toml/", "%s", "./-dash", "./--help", "a\\b", "'\""),
+        *("./x.toml/", "%s", "./-dash", "./--help", "a\\b", "'\""),
     ],
 )
 def test_a_directory_of_any_name_is_shared(tmp_path, text):

@@ -441,3 +441,20 @@ def test_pools_are_apart_and_included_files_add_to_them(site):
         inode = re.search(r"ino:(\d+)", listening)[1]
         assert f"socket:[{inode}]" not in held  # the other pool's is closed
         stop(daemon)
+
+
+def test_one_address_for_two_pools_is_a_mistake_of_the_config(site):
+    pools = {"echo": {"handler": "app:Echo", "bind": ["127.0.0.1:18000"]}}
+    site.add_code(
+        "import socketserver\n\n\nclass Echo(socketserver.DatagramRequestHandler):\n"
+        "    def handle(self):\n        self.wfile.write(self.rfile.read())\n"
+    )
+    site.write(bind=["127.0.0.1:18000"], pools=pools | {"other": {"bind": ["127.0.0.1:18000"]}})
+    answer = site.ask("check")
+    assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
+    assert answer.stderr.endswith(
+        "site.toml: server.other.bind: 127.0.0.1:18000 is that of server.main, too\n"
+    )
+    for port in 18000, 0:
+        site.write(bind=[f"127.0.0.1:{port}"], pools=pools if port else {"other": {}})
+        assert site.ask("check").returncode == 0

@@ -140,6 +140,19 @@ def test_the_folder_where_it_was_started_may_be_deleted(site):
         stop(daemon)
 
 
+def test_a_config_that_has_become_a_folder_is_not_shared(site):
+    with site.start() as daemon:
+        before = daemon.workers()
+        site.config.unlink()
+        site.config.mkdir()
+        daemon.send(signal.SIGHUP)
+        daemon.log.wait_for("reload.failed reason=.*site.toml: cannot be read: Is a directory")
+        assert daemon.workers() == before
+        assert get(daemon.port) == "one"
+        assert "prefork: error" not in daemon.log.text()  # the reason is an event of the log
+        stop(daemon)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR2])
 def test_a_signal_reloads(site, signum):
     with site.start() as daemon:
