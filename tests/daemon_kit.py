@@ -12,7 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import quote
 
-from harness import COMMAND, DEADLINE_S, Prefork
+from harness import COMMAND, DEADLINE_S, Crowd, Prefork
 
 from prefork.control import remote
 from prefork.control.protocol import Status
@@ -167,8 +167,8 @@ def for_everybody(script: str, scratch: Path) -> list[str]:
     parents = {parent for path in needed for parent in path.parents}
     closed = sorted(p for p in parents if not p.stat().st_mode & 0o001)
     lines = []
-    for folder in closed[:1]:
-        keep = scratch / "keep"
+    for number, folder in enumerate(p for p in closed if not set(p.parents) & set(closed)):
+        keep = scratch / f"keep{number}"
         keep.mkdir()
         lines += [f"mount --bind {folder} {keep}", f"mount -t tmpfs -o mode=755 none {folder}"]
         for path in sorted(folder.iterdir()):
@@ -233,33 +233,16 @@ class Asking:
         return self._answer[0]
 
 
-class Load:
+class Load(Crowd):
     """Clients that ask all the time and note what is not a right answer."""
 
     def __init__(self, at: object, clients: int = 2, expression: str = "os.getpid()"):
+        super().__init__(clients)
         self.answers: list = []
-        self.faults: list[str] = []
         self._at, self._expression = at, expression
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
-
-    def _run(self):
-        while not self._over.is_set():
-            try:
-                self.answers.append(probe(self._at, self._expression))
-            except Exception as error:
-                self.faults.append(repr(error))
-            self._over.wait(0.002)
+    def ask(self, keep: dict) -> None:  # noqa: ARG002 # each is a connection of its own
+        self.answers.append(probe(self._at, self._expression))
 
 
 class Gate:

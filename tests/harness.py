@@ -223,6 +223,38 @@ class Script(Daemon):
         return "127.0.0.1", self.port
 
 
+class Crowd:
+    """Threads that call `ask` all the time while the context lasts; what it raises is a fault."""
+
+    def __init__(self, size: int):
+        self.faults: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(size)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+    def _run(self) -> None:
+        keep: dict = {}
+        while not self._over.wait(0.002):
+            try:
+                self.ask(keep)
+            except Exception as error:
+                self.faults.append(repr(error))
+                keep = {}
+
+    def ask(self, keep: dict) -> None:
+        """Ask once. keep: of this thread, until a fault."""
+        raise NotImplementedError
+
+
 def children(pid: int) -> list[int]:
     """Return the PIDs of a process's children, oldest first; none if it has ended."""
     found: list[int] = []
