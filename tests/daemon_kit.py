@@ -241,7 +241,7 @@ class Load(Crowd):
         self.answers: list = []
         self._at, self._expression = at, expression
 
-    def ask(self, keep: dict) -> None:  # noqa: ARG002 # each is a connection of its own
+    def ask(self, kept: dict) -> None:  # noqa: ARG002 # each is a connection of its own
         self.answers.append(probe(self._at, self._expression))
 
 

@@ -242,17 +242,24 @@ class Crowd:
             thread.join(DEADLINE_S)
 
     def _run(self) -> None:
-        keep: dict = {}
+        kept: dict = {}
         while not self._over.wait(0.002):
             try:
-                self.ask(keep)
+                self.ask(kept)
             except Exception as error:
                 self.faults.append(repr(error))
-                keep = {}
+                self.leave(kept)
+        self.leave(kept)
 
-    def ask(self, keep: dict) -> None:
-        """Ask once. keep: of this thread, until a fault."""
+    def ask(self, kept: dict) -> None:
+        """Ask once. kept: what this thread goes on with, by a name, until a fault."""
         raise NotImplementedError
+
+    def leave(self, kept: dict) -> None:
+        """Close what was kept."""
+        for thing in kept.values():
+            thing.close()
+        kept.clear()
 
 
 def children(pid: int) -> list[int]:

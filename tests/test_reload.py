@@ -190,20 +190,18 @@ class Load(Crowd):
         self._port = port
         self._keep_alive = keep_alive
 
-    def ask(self, keep: dict) -> None:
-        connection = keep.get("connection") or HTTPConnection(
-            "127.0.0.1", self._port, timeout=DEADLINE_S
-        )
+    def ask(self, kept: dict) -> None:
+        if not kept:
+            kept["connection"] = HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
+        connection = kept["connection"]
         headers = {} if self._keep_alive else {"Connection": "close"}
         connection.request("GET", "/", headers=headers)
         answer = connection.getresponse()
         body = answer.read()
         assert (answer.status, body) == (200, b"one")
         self.answers += 1
-        keep["connection"] = connection
         if answer.getheader("Connection") == "close":
-            connection.close()
-            keep.clear()
+            self.leave(kept)
 
 
 @pytest.mark.slow
