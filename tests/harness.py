@@ -243,7 +243,7 @@ class Crowd:
 
     def _run(self) -> None:
         kept: dict = {}
-        while not self._over.wait(0.002):
+        while not self._over.wait(0.005):
             try:
                 self.ask(kept)
             except Exception as error:

@@ -7,6 +7,7 @@ More tolerant than the RFCs only for clients that exist: any of "<>\^`{|}# and
 raw bytes above 0x7f in a target, a zone in an IPv6 Host.
 """
 
+import functools
 import re
 from typing import Final
 
@@ -48,8 +49,20 @@ _OTHER: Final = (
 )
 _BLOCK: Final = rf"\r\n((?:{TOKEN}:{TEXT}\r\n)*+\r\n)"
 ORIGIN_HEAD: Final = compiled(_ORIGIN + _BLOCK)
-OTHER_HEAD: Final = compiled(_OTHER + _BLOCK)
-REQUEST_LINE: Final = compiled(f"{_ORIGIN}|{_OTHER}")
+
+
+@functools.cache
+def other_head() -> re.Pattern[bytes]:
+    """Return the pattern of a head in the rarer forms, compiled when a client first needs it."""
+    return compiled(_OTHER + _BLOCK)
+
+
+@functools.cache
+def request_line() -> re.Pattern[bytes]:
+    """Return the pattern of a request line in any form, for what is no good head; likewise."""
+    return compiled(f"{_ORIGIN}|{_OTHER}")
+
+
 VERSION: Final = compiled(r"HTTP/1\.[0-9]")
 LATER_VERSION: Final = compiled(r"HTTP/((?!1\.)[1-9][0-9]{0,9}\.[0-9]{1,10})")
 FIELD_SO_FAR: Final = compiled(rf"(?:{TOKEN}(?::{TEXT})?+)?+")

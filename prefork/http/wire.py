@@ -26,10 +26,10 @@ from prefork.http.grammar import (
     HOST,
     LATER_VERSION,
     ORIGIN_HEAD,
-    OTHER_HEAD,
-    REQUEST_LINE,
     TELLING,
     VERSION,
+    other_head,
+    request_line,
 )
 
 CACHED_BYTES: Final = 4096  # longest head that is remembered; a browser's is 500 to 2000
@@ -162,7 +162,7 @@ class Parser:
         if size > _DETAIL_BYTES and data.find(b"\r\n\r\n", start) < 0:
             self._refuse_early(data, start)
             return None
-        match = ORIGIN_HEAD.match(data, start) or OTHER_HEAD.match(data, start)
+        match = ORIGIN_HEAD.match(data, start) or other_head().match(data, start)
         if match is None or not self._is_within(match):
             self._refuse(data, start)
             return None
@@ -318,7 +318,7 @@ class Parser:
             raise WireError(400, "Control character in the request line")
         if len(line) > limit:
             raise WireError(414, "")
-        if not is_complete or REQUEST_LINE.fullmatch(line):
+        if not is_complete or request_line().fullmatch(line):
             return
         words = [word for word in line.split(b" ") if word]
         if len(words) > 2:
