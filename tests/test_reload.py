@@ -404,7 +404,7 @@ def test_a_pool_can_come_and_go(site, tmp_path):
         site.write_config(more="workers = 2" + EXTRA.format(path=tmp_path / "more.sock"))
         site.reload()
         assert [p["name"] for p in site.status()["pools"]] == ["hello", "more"]
-        assert len(daemon.workers()) == 3
+        wait_until(lambda: len(daemon.workers()) == 3)  # the old ones have gone
         site.write_config()
         site.reload()
         wait_until(lambda: len(daemon.workers()) == 2)
