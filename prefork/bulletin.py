@@ -31,11 +31,6 @@ class Bulletin:
         self._stop_by_s: float | None = None
         self._told = ""
 
-    @property
-    def interval_s(self) -> float | None:
-        """How often `tick()` must be called; None: that does not matter."""
-        return None if self._watchdog_s is None else self._watchdog_s / 2
-
     def ready(self, master: "Master", text: str = "") -> None:
         """Tell that it serves, or that a reload is over, well or not."""
         if not master.is_stopping:
@@ -67,7 +62,7 @@ class Bulletin:
             return
         now_s = time.monotonic()
         if self._watchdog_s is not None and now_s >= self._alive_due_s:
-            self._alive_due_s = now_s + self._watchdog_s
+            self._alive_due_s = now_s + self._watchdog_s / 2  # the loop may come half a second late
             systemd.alive()
         if now_s < self._status_due_s:
             return

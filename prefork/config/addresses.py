@@ -55,11 +55,6 @@ class Address:
         """Tell whether it has an entry in the file system."""
         return self.place is Place.UNIX and not self.name.startswith("@")
 
-    @property
-    def is_ipv6(self) -> bool:
-        """Tell whether it is certainly an address of IPv6."""
-        return self.place is Place.HOST and ":" in self.name
-
 
 def parse_address(text: str) -> Address:
     """Return what an address of `bind` means.

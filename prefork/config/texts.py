@@ -48,16 +48,6 @@ def plain_of(node: Table | Leaf) -> Any:
     return {key: plain_of(inner) for key, inner in node.entries.items()}
 
 
-def leaf_of(node: Table | Leaf) -> Leaf:
-    """Return a value of this node, the node itself if it is one: for its file."""
-    while isinstance(node, Table):
-        inner = next(iter(node.entries.values()), None)
-        if inner is None:
-            return Leaf(node.source, {})
-        node = inner
-    return node
-
-
 def found(value: Any, *, is_secret: bool = False) -> str:
     """Return a value for a message, with who brought it; never what is in a secret file.
 

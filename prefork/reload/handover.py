@@ -54,10 +54,9 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """The sheet.
 
     pid: the master's. estate: the descriptors of `master.Estate`. shut: listeners
-    that can let nobody in any more, and are there for who is in their queue. targets:
-    how many workers each pool wants. waiting:
-    clients of the control socket, with what they asked. trouble: why the
-    replacement of an earlier generation is not complete.
+    that can let nobody in any more, and are there for who is in their queue.
+    targets: how many workers each pool wants. waiting: clients of the control
+    socket, with what they asked. log_fds: by path. relay_fds: by worker's line.
     """
 
     pid: int

@@ -22,8 +22,8 @@ from prefork.roles import Server
 from prefork.sockets import SharedSocket
 from prefork.worker import Worker
 
-#: What a worker of the generation before is in, by what it was in then. One that was not READY
-#: yet is not waited for: it is told to go like one that was told already.
+#: What a worker of the generation before is in, by what it was in then. One that was about to get
+#: READY serves until it is relieved, like those that were.
 _AFTERWARDS: Final[Mapping[State, State]] = {
     State.STARTING: State.EXPIRING,
     State.SERVING: State.EXPIRING,
