@@ -604,11 +604,19 @@ from pathlib import Path
 
 def end():
     (Path(__file__).parent / "ending").touch()
-    time.sleep(0.5)
+    time.sleep(0.9)  # the master waits for a second
 
 
 atexit.register(end)
 """
+
+
+def open_files(pid):
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in between
+            found.add(str(link.readlink()))
+    return found
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
@@ -616,8 +624,11 @@ def test_a_signal_that_comes_right_before_the_next_image_is_obeyed_by_that(site,
     with (site.folder / "app.py").open("a") as file:
         file.write(SLOW_END)
     with site.start() as daemon:
+        before = open_files(daemon.pid)
         daemon.send(signal.SIGHUP)
-        wait_until((site.folder / "ending").exists)  # the master waits for the rehearsal's end
+        wait_until((site.folder / "ending").exists)
+        # The channel is closed: the master has heard all, and waits for the rehearsal's end.
+        wait_until(lambda: open_files(daemon.pid) <= before)
         assert daemon.stop(signum) == 0
         assert "master.reexecuted" in daemon.log.text()
 
