@@ -44,7 +44,7 @@ from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
-from prefork.target import Kind, Target, find_folder, find_handler, is_folder, names_object
+from prefork.target import Kind, Target, find_folder, find_target, is_folder, names_object
 
 _THREADS: Final = 4096
 _HEARTBEAT_S: Final = 30.0
@@ -245,7 +245,7 @@ def _target(text: str | None, options: argparse.Namespace) -> Target:
     if text is not None and names_object(text):
         if options.directory is not None:
             options.directory = str(find_folder(options.directory))
-        return configured(find_handler(text), _handler_options(options))
+        return configured(find_target(text), _handler_options(options))
     if text is not None and options.directory is not None:
         raise UsageError(f"two directories: {text} and -d {options.directory}")
     if text is not None and text.endswith(".toml"):  # a service must not share its configs

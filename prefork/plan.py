@@ -205,11 +205,10 @@ class Prepared:
 
     def _make(self, queue: Sequence[tuple[Place, Listener]]) -> list[PreforkMixIn]:
         code = self._code
-        server_class = class_for(code.target.kind, code.server_class)
-        handler = code.target.handler
+        server_class = class_for(code.target, code.server_class)
         common = {**code.variables, **self.plan.variables, **self._variables}
         return [
-            make_server(server_class, {**common, **_variables(place)}, listener.sock, handler)
+            make_server(server_class, {**common, **_variables(place)}, listener.sock, code.target)
             for place, listener in queue
         ]
 

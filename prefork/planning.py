@@ -39,7 +39,7 @@ from prefork.privileges import Identity, find_group, find_user, resolve
 from prefork.servers import class_for
 from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart, warn_of_limit
 from prefork.sockets import resolve as resolve_address
-from prefork.target import Kind, find_handler, find_object
+from prefork.target import Kind, find_object, find_target
 
 #: Which classes know a key of the config, where others would not heed it.
 _KNOWN_BY: Final[dict[str, tuple[type[Any], ...]]] = {
@@ -228,7 +228,7 @@ class Planner:
 
         @functools.cache
         def load() -> Code:
-            target = find_handler(pool.handler)
+            target = find_target(pool.handler)
             if pool.handler_options:
                 where = f"{config.path.name}: {key}.handler_options"
                 root = pool.chroot or "/"
@@ -238,7 +238,7 @@ class Planner:
             if pool.server_class is not None:
                 server_class = find_object(pool.server_class, socketserver.BaseServer)
             target = replace(target, kind=_kind(target.kind, server_class, pool.socket_type))
-            self._refuse_unheeded(key, pool, class_for(target.kind, server_class))
+            self._refuse_unheeded(key, pool, class_for(target, server_class))
             return Code(
                 target,
                 server_class,

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from prefork import log
+from prefork.errors import UsageError
 from prefork.http import server as http_server
 from prefork.mixin import PreforkMixIn
-from prefork.target import Kind
+from prefork.target import Kind, Target
+from prefork.wsgi import WSGIServer
 
 #: gunicorn's and httpd's neighbourhood; the stdlib's 5 loses SYNs under any burst.
 REQUEST_QUEUE_SIZE: Final = 2048
@@ -101,6 +103,13 @@ class _HTTPServer(_Served, http_server.ThreadingHTTPServer):
             log.exception("handler.failed", client=client_address[0], request=line)
 
 
+class _WSGIServer(_HTTPServer, WSGIServer):
+    """A WSGI application on the engine."""
+
+    #: Applications do not hold threads while their clients are silent or slow, as handlers may.
+    threads = 16
+
+
 _FITS: Final[Mapping[Kind, type[PreforkMixIn]]] = {
     Kind.HTTP: _HTTPServer,
     Kind.STREAM: _StreamServer,
@@ -108,13 +117,23 @@ _FITS: Final[Mapping[Kind, type[PreforkMixIn]]] = {
 }
 
 
-def class_for(kind: Kind, named: type[socketserver.BaseServer] | None) -> type[Any]:
-    """Return the class to serve by: the one that was named, or what fits."""
-    return _FITS[kind] if named is None else named
+def class_for(target: Target, named: type[socketserver.BaseServer] | None) -> type[Any]:
+    """Return the class to serve by: the one that was named, or what fits.
+
+    Raises: UsageError for one that knows nothing of applications, if one is to be served.
+    """
+    if target.application is None:
+        return _FITS[target.kind] if named is None else named
+    if named is not None and not hasattr(named, "set_app"):
+        raise UsageError(
+            f"{target.name} is a WSGI application, and {named.__module__}.{named.__qualname__}"
+            " is not derived from wsgiref's WSGIServer, which serves those"
+        )
+    return named or _WSGIServer
 
 
 def make_server(
-    server_class: type[Any], variables: Mapping[str, Any], listener: socket.socket, handler: Any
+    server_class: type[Any], variables: Mapping[str, Any], listener: socket.socket, target: Target
 ) -> PreforkMixIn:
     """Return a server of this class for a socket that listens.
 
@@ -132,7 +151,10 @@ def make_server(
     }
     derived = type(server_class.__name__.lstrip("_"), (_Adopting, server_class), names)
     address = listener.getsockname()
-    server: PreforkMixIn = derived(address, handler)
+    server: Any = derived(address, target.handler)
     if type(server.socket) is _Bound:
         server.server_activate()  # its __init__ leaves that to the program
-    return server
+    if target.application is not None:
+        server.set_app(target.application)
+    made: PreforkMixIn = server
+    return made

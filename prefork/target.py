@@ -1,18 +1,20 @@
-"""TARGET of the command line: what a person names, made into a handler.
+"""What a person names to be served: a folder, a handler class, a WSGI application.
 
-The master, before serving. It imports the module that TARGET names, binds
-nothing and starts nothing.
+The master, before serving. It imports the module that is named, binds nothing
+and starts nothing.
 """
 
 import difflib
 import functools
 import http.server
 import importlib
+import inspect
 import os
 import socketserver
 import stat
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -20,9 +22,14 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from prefork.errors import StartError, UsageError
+from prefork.wsgi import WSGIRequestHandler
 
 #: Handlers that share a folder, as they are: they wait for nothing but the disk.
 _FOLDERS: Final = ("prefork.http:SimpleHTTPRequestHandler",)
+
+
+#: After the name of what makes a handler class or an application.
+CALL: Final = "()"
 
 
 class Kind(Enum):
@@ -39,7 +46,8 @@ class Target:
 
     name: for people and process titles. handler: what socketserver calls with
     (request, client_address, server). handler_class: the class behind it.
-    is_folder: a folder was named, no handler.
+    is_folder: a folder was named, no handler. application: what was named, if
+    that is no handler; the handler is then what calls it.
     """
 
     name: str
@@ -47,6 +55,7 @@ class Target:
     handler: Any
     handler_class: type[socketserver.BaseRequestHandler]
     is_folder: bool = False
+    application: Callable[..., Any] | None = None
 
 
 def find_folder(text: str) -> Path:
@@ -86,25 +95,31 @@ def is_folder(text: str) -> bool:
 
 
 def names_object(text: str) -> bool:
-    """Tell whether TARGET has the form module:name, and is no directory."""
+    """Tell whether TARGET has the form module:name or module:name(), and is no directory."""
     module, colon, name = text.partition(":")
-    words = [*module.split("."), *name.split(".")]
+    words = [*module.split("."), *name.removesuffix(CALL).split(".")]
     return bool(colon) and all(w.isidentifier() for w in words) and not is_folder(text)
 
 
-def find_handler(text: str) -> Target:
-    """Import module:Class and tell what serves it; the current directory is importable.
+def find_target(text: str) -> Target:
+    """Import module:name and tell what serves it; the current directory is importable.
 
-    Raises: UsageError when there is no such thing or it is no handler,
-    StartError when the module itself fails.
+    name: of a handler class, or of a WSGI application; with () after it, of
+    what makes either when it is called without arguments.
+    Raises: UsageError when there is no such thing, or nothing can serve it;
+    StartError when the module itself fails, or what is called.
     """
     module_name, _, name = text.partition(":")
     thing = _import(module_name)
-    for part in name.split("."):
+    for part in name.removesuffix(CALL).split("."):
         thing = _member(thing, part, text)
+    if name.endswith(CALL):
+        thing = _call(thing, text)
     handler_class = thing.func if isinstance(thing, functools.partial) else thing
     if not _is_handler(handler_class):
-        raise UsageError(f"cannot serve {text}: {_not_a_handler(thing)}")
+        _require_application(thing, text)
+        handler = WSGIRequestHandler
+        return Target(text, Kind.HTTP, handler, handler, application=thing)
     if issubclass(handler_class, http.server.BaseHTTPRequestHandler):
         kind = Kind.HTTP
     elif issubclass(handler_class, socketserver.DatagramRequestHandler):
@@ -159,15 +174,46 @@ def _is_handler(thing: Any) -> TypeGuard[type[socketserver.BaseRequestHandler]]:
     return isinstance(thing, type) and issubclass(thing, socketserver.BaseRequestHandler)
 
 
-def _not_a_handler(thing: Any) -> str:
+def _call(factory: Any, text: str) -> Any:
+    if not callable(factory):
+        kind = type(factory).__name__
+        raise UsageError(f"cannot serve {text}: it is of type {kind}, which cannot be called")
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:
+        raise StartError(f"{text} failed: {_last_line(error)}") from error
+
+
+def _require_application(thing: Any, text: str) -> None:
+    """Raise UsageError for what cannot be a WSGI application."""
+    name = text.removesuffix(CALL)
     if isinstance(thing, type) and issubclass(thing, socketserver.BaseServer):
-        return "it is a server class; name its handler class, prefork brings the server"
-    if callable(thing):
-        return (
-            "it is no subclass of socketserver.BaseRequestHandler, and WSGI applications"
-            " are not supported yet"
-        )
-    return f"it is no handler class, but of type {type(thing).__name__}"
+        why = "it is a server class; name its handler class, prefork brings the server"
+    elif not callable(thing):
+        kind = type(thing).__name__
+        why = f"it is no handler class and no WSGI application, but of type {kind}"
+    elif inspect.iscoroutinefunction(thing) or inspect.iscoroutinefunction(
+        getattr(thing, "__call__", None)  # noqa: B004 # whether it is one, not whether it has one
+    ):
+        why = "it is an ASGI application; prefork serves WSGI ones"
+    elif _takes(thing, 2):
+        return
+    elif not text.endswith(CALL) and _takes(thing, 0):
+        why = f"it takes no environ and start_response; if it makes an application: {name}{CALL}"
+    else:
+        why = "it does not take what a WSGI application takes: environ and start_response"
+    raise UsageError(f"cannot serve {text}: {why}")
+
+
+def _takes(thing: Callable[..., Any], count: int) -> bool:
+    """Tell whether a thing may be called with so many arguments; yes where nobody knows."""
+    try:
+        inspect.signature(thing).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
 
 
 def _last_line(error: BaseException) -> str:

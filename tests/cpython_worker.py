@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import unittest
+import wsgiref.simple_server
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Suite:
 SUITES = {
     "socketserver": Suite(("test.test_socketserver",), 21),
     "httpservers": Suite(("test.test_httpservers",), 60),
+    "wsgiref": Suite(("test.test_wsgiref",), 35),
     # What else derives from http.server's classes. Left out: what never talks to them, and ten of
     # the eleven tests of MultiPathServerTestCase, each of which waits three seconds for itself.
     "xmlrpc": Suite(
@@ -74,8 +76,10 @@ def replace_modules() -> None:
     """Put ours in their places; both must have met the stdlib's before."""
     ours_socketserver = importlib.import_module("prefork.socketserver")
     ours_http = importlib.import_module("prefork.http")
+    ours_wsgi = importlib.import_module("prefork.wsgi")
     sys.modules["socketserver"] = ours_socketserver
     sys.modules["http.server"] = http.server = ours_http
+    sys.modules["wsgiref.simple_server"] = wsgiref.simple_server = ours_wsgi
 
 
 def import_first(names: tuple[str, ...]):

@@ -52,7 +52,12 @@ ERRORS = [
     (["served:Outer.Iner"], 2, ["'Iner'", "did you mean 'Inner'"]),
     (["served:number"], 2, ["served:number", "int", "handler class"]),
     (["served:Server"], 2, ["server class", "name its handler class"]),
-    (["served:application"], 2, ["served:application", "WSGI", "not supported yet"]),
+    (["served:create_application"], 2, ["served:create_application()"]),
+    (["served:number()"], 2, ["served:number()", "int", "cannot be called"]),
+    (["served:fail()"], 1, ["served:fail() failed", "LookupError: no database", "served.py:"]),
+    (["served:takes_one"], 2, ["served:takes_one", "environ and start_response"]),
+    (["served:asgi"], 2, ["served:asgi", "ASGI", "WSGI"]),
+    (["served:Asgi"], 2, ["served:Asgi", "ASGI"]),
     # PORT and addresses
     (["8000", "8001"], 2, ["8000", "8001", "./8000"]),
     (["site", "65536"], 2, ["PORT", "0 to 65535", "'65536'"]),

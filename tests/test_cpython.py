@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(4 * INSTALL_S)  # an installation may be slow, 
 # It wants __module__ of everything public to be "socketserver", or "http.server".
 NAMES = {"MiscTestCase.test_all"}
 
-DERIVED = sorted(SUITES.keys() - {"socketserver", "httpservers"})
+DERIVED = sorted(SUITES.keys() - {"socketserver", "httpservers", "wsgiref"})
 
 # What PreforkMixIn does not have in common with the mix-in whose place it takes: handle_request()
 # alone serves in the calling process, where SystemExit goes on its way; and it has no threads.
@@ -208,7 +208,7 @@ def assert_passed(report: dict, excepted: set[str]) -> None:
     assert not wrong, "\n".join([report["python"], *wrong.values()])
 
 
-@pytest.mark.parametrize("suite", ["socketserver", "httpservers"])
+@pytest.mark.parametrize("suite", ["socketserver", "httpservers", "wsgiref"])
 def test_cpythons_own_suite_passes(suite, interpreter, tmp_path):
     assert_passed(run_suite(interpreter, tmp_path, suite), NAMES)
 

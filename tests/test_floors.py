@@ -8,34 +8,37 @@ import prefork
 
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
-    0: "cpus errors files http.forwarded http.grammar http.handler http.outbox http.proxy "
-    "http.response http.scope log loop policy reload.image reports scoreboard "
-    "service.unittext signals streams titles",
+    0: "cpus errors files http.file_wrapper http.forwarded http.grammar http.handler "
+    "http.outbox http.proxy http.response http.scope log loop policy reload.image reports "
+    "scoreboard service.unittext signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
     "fleet http.access http.filecache http.folder http.heads http.wire life logs.records "
-    "pidfile privileges sockets system systemd target",
+    "pidfile privileges sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
-    "control.places control.remote control.table greeting http.chunked http.client "
-    "http.kept http.lenient http.limits http.pool listeners logs.files logs.sinks outfit "
-    "queues roles",
+    "control.places control.remote control.table http.chunked http.client http.kept "
+    "http.lenient http.limits http.pool listeners logs.files logs.sinks outfit queues "
+    "roles",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.door logs.events logs.relay reload.handover",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
     "config.sources http.exchange http.lazy http.visit logs.keeper reload.holding "
     "reload.rehearsal worker",
     5: "config.reference config.texts config.values http.connection http.downloads "
-    "http.hooks offices pool",
-    6: "config.reader config.show http.adopt http.patience master options",
-    7: "config.loader handlers http.lobby mixin reload.succession",
-    8: "config http.engine reload.reload socketserver",
-    9: "http.server service.units",
-    10: "http.main servers service.install",
-    11: "arguments http.__main__ plan",
-    12: "planning upkeep",
-    13: "checking overseer",
-    14: "daemon",
-    15: "cli",
-    16: "__main__",
+    "http.environ http.hooks offices pool",
+    6: "config.reader config.show http.gateway http.patience master options",
+    7: "config.loader http.adopt mixin reload.succession",
+    8: "config http.lobby reload.reload socketserver",
+    9: "http.engine service.units",
+    10: "http.server service.install",
+    11: "http.main wsgi",
+    12: "http.__main__ target",
+    13: "greeting handlers servers",
+    14: "arguments plan",
+    15: "planning upkeep",
+    16: "checking overseer",
+    17: "daemon",
+    18: "cli",
+    19: "__main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -22,9 +22,10 @@ Amount = Annotated[int, Meta(ge=0, le=2**63 - 1, extra={"form": "amount"})]
 SomeBytes = Annotated[int, Meta(ge=1, le=2**63 - 1, extra={"form": "size"})]
 FileMode = Annotated[int, Meta(ge=0, le=0o777, extra={"form": "mode"})]
 FilePath = Annotated[str, Meta(min_length=1, extra={"form": "path"})]
-ObjectName = Annotated[
-    str, Meta(pattern=rf"^{_WORD}(\.{_WORD})*:{_WORD}(\.{_WORD})*\Z", extra={"form": "object"})
-]
+_OBJECT: Final = rf"^{_WORD}(\.{_WORD})*:{_WORD}(\.{_WORD})*"
+ObjectName = Annotated[str, Meta(pattern=rf"{_OBJECT}\Z", extra={"form": "object"})]
+#: () after it: what it returns when it is called.
+ObjectOrCall = Annotated[str, Meta(pattern=rf"{_OBJECT}(\(\))?\Z", extra={"form": "object"})]
 Name = Annotated[str, Meta(min_length=1)]
 Network = Annotated[str, Meta(extra={"form": "network"})]
 Address = Annotated[str, Meta(extra={"form": "address"})]

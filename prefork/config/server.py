@@ -18,6 +18,7 @@ from prefork.config.kinds import (
     Name,
     Network,
     ObjectName,
+    ObjectOrCall,
     QueueSize,
     Seconds,
     SomeBytes,
@@ -142,8 +143,11 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         ),
     ]
     handler: Annotated[
-        ObjectName,
-        about("the handler class", also=["handler_class", "app", "application", "module"]),
+        ObjectOrCall,
+        about(
+            "the handler class, or a WSGI application; module:NAME(): what NAME makes",
+            also=["handler_class", "app", "application", "module"],
+        ),
     ]
     server_class: Annotated[
         ObjectName | None, about("the server class", unset="what fits the handler")
@@ -155,8 +159,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     threads: Annotated[
         Annotated[int, Meta(ge=0, le=4096)] | None,
         about(
-            "of each worker, for HTTP handlers; 0: one request at a time",
-            unset="0 for a folder, else up to 512",
+            "at most, of each worker, for HTTP; 0: one request at a time",
+            unset="folder 0, WSGI 16, else 512",
         ),
     ] = None
     request_queue_size: Annotated[

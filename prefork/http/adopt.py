@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from prefork.http import downloads, folder, handler, heads, hooks, lazy
+from prefork.http import downloads, folder, gateway, handler, heads, hooks, lazy
 
 
 class Style(Enum):
@@ -116,27 +116,61 @@ def _adopt_class(cls: type[Any]) -> Adopted:
     kept = Style.FIRST_HEAD if is_untouched(cls, "handle") else Style.FIRST_BYTE
     if any(not _is_plain(base) for base in cls.__mro__):
         return Adopted(cls, kept, timeout_s)
+    wsgi = _wsgi_stock(cls)
+    if wsgi and defines(cls, "handle") is wsgi["handle"]:
+        if not is_untouched(cls, *_READERS, "parse_request", "handle_expect_100"):
+            return Adopted(cls, Style.FIRST_BYTE, timeout_s)
+        return Adopted(_derive(cls, _fast_members(cls) | _wsgi(cls, wsgi)), Style.FAST, timeout_s)
     if not is_untouched(cls, *_READERS) or cls.rbufsize != -1:
         members: dict[str, Any] = {}
         if is_untouched(cls, "parse_request") and cls.MessageClass is http.client.HTTPMessage:
             members["parse_request"] = hooks.parse_request
         return Adopted(_derive(cls, members), kept, timeout_s)
-    members = {
+    members = _fast_members(cls)
+    if issubclass(cls, http.server.SimpleHTTPRequestHandler):
+        members |= _downloading(cls)
+    style = Style.FAST if "handle" in members else Style.FIRST_BYTE
+    return Adopted(_derive(cls, members), style, timeout_s)
+
+
+def _fast_members(cls: type[Any]) -> dict[str, Any]:
+    members: dict[str, Any] = {
         name: fast for name, (fast, inlined) in _FAST.items() if is_untouched(cls, name, *inlined)
     }
-    members |= {
+    return members | {
         "rfile": lazy.LazyRfile(),
         "headers": lazy.LazyHeaders(),
+        "_prefork_dispatch": hooks.dispatch,
         "_prefork_asks": hooks.Asks(
             parse_request=not is_untouched(cls, "parse_request"),
             handle_expect_100=not is_untouched(cls, "handle_expect_100"),
             logs=not is_untouched(cls, "log_request", *_FAST["log_request"][1]),
         ),
     }
-    if issubclass(cls, http.server.SimpleHTTPRequestHandler):
-        members |= _downloading(cls)
-    style = Style.FAST if "handle" in members else Style.FIRST_BYTE
-    return Adopted(_derive(cls, members), style, timeout_s)
+
+
+def _wsgi_stock(cls: type[Any]) -> Mapping[str, Any]:
+    """Return what wsgiref's handler class consists of, if this one is derived from it."""
+    for base in cls.__mro__:  # the module is not imported for those that are not
+        if (base.__module__, base.__name__) == ("wsgiref.simple_server", "WSGIRequestHandler"):
+            return base.__dict__
+    return {}
+
+
+def _wsgi(cls: type[Any], stock: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hooks that call an application, and keep the connection."""
+    members: dict[str, Any] = {"handle": hooks.handle, "_prefork_dispatch": gateway.dispatch}
+    members["_prefork_makes_environ"] = any(
+        defines(cls, name) is not stock[name] for name in ("get_environ", "get_stderr")
+    )
+    if not any("protocol_version" in base.__dict__ for base in cls.__mro__ if not _is_own(base)):
+        members["protocol_version"] = "HTTP/1.1"
+    return members
+
+
+def _is_own(base: type[Any]) -> bool:
+    """Tell whether a class is the stdlib's or of this package."""
+    return base.__module__.partition(".")[0] in ("prefork", "http", "wsgiref")
 
 
 def _downloading(cls: type[Any]) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class Body(io.RawIOBase):
         self._dropped = 0
         self.prefix = b""
 
+    def is_plain(self) -> bool:
+        """Tell whether it is bytes of a known number, none of which has been read."""
+        return self._decoder is None and not self.prefix
+
     @property
     def _sock(self) -> socket.socket:
         """The socket, where `socket.SocketIO` has it."""

@@ -33,6 +33,7 @@ from prefork.http.wire import Head, Parser
 from prefork.loop import Loop, call_if_alive
 
 if TYPE_CHECKING:
+    from prefork.http.gateway import Gateway
     from prefork.http.limits import Limits
 
 #: What may be kept in memory of listings that slow clients take; then a handler waits for them.
@@ -65,7 +66,8 @@ class Engine:
         self.taken = 0
         self.meter = Meter()
         self._last: Connection | None = None
-        self._alone = alone
+        self.alone = alone
+        self.gateway: Gateway | None = None  # WSGI's, once there was a request
         self.closed = False
         self.connections: set[Connection] = set()  #: all that have not gone
         self._patience = Patience(self)
@@ -77,11 +79,8 @@ class Engine:
         self._door = Door(server.socket, loop, self.lobby.welcome)
         self.forwarders = Networks(server.forwarders) if server.forwarders else None
         threads = server.thread_count()
-        self.pool = (
-            Pool(threads, self.serve, daemon=getattr(server, "daemon_threads", True))
-            if threads
-            else None
-        )
+        daemon = getattr(server, "daemon_threads", True)
+        self.pool = Pool(threads, self.serve, daemon=daemon) if threads else None
         self.oneshot = 0 if self.pool is None else int(select.EPOLLONESHOT)
         self._custom, self._process = server.process_hook()
         self.lobby.adopt()
@@ -179,7 +178,7 @@ class Engine:
 
     def parse_anyway(self, data: bytes) -> Head | None:
         """Return the head that the stdlib would see where RFC 9112 sees none, if it is to count."""
-        if not self._alone:
+        if not self.alone:
             return None
         return parse_anyway(self.parser, data, self.lobby.default_request_version)
 
@@ -376,7 +375,7 @@ class Engine:
         self.files.expire(now_s)
         if self._hang_up_ns:
             self._patience.hang_up(self._hang_up_ns / 1e9)
-        if not self._alone:
+        if not self.alone:
             self._time_out(now_s)
 
     def write_log(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.access import AccessLog, Entry
 from prefork.http.body import ENDLESS, Body
-from prefork.http.forwarded import ForwardedError, origin_of
+from prefork.http.forwarded import ForwardedError, Origin, origin_of
 from prefork.http.wire import WireError
 
 if TYPE_CHECKING:
@@ -124,11 +124,19 @@ def origin(connection: "Connection") -> Any:
 
     Raises: WireError when they contradict each other.
     """
-    address, head = connection.address, connection.head
-    if head is None or connection.engine.forwarders is None:
-        return address
+    said = told(connection)
+    return connection.address if said is None or not said.host else (said.host, said.port)
+
+
+def told(connection: "Connection") -> Origin | None:
+    """Return what proxies say of the client that may be believed; None: nothing.
+
+    Raises: WireError when they contradict each other.
+    """
+    head, forwarders = connection.head, connection.engine.forwarders
+    if head is None or forwarders is None:
+        return None
     try:
-        origin = origin_of(head.fields, address[0], connection.engine.forwarders)
+        return origin_of(head.fields, connection.address[0], forwarders)
     except ForwardedError as error:
         raise WireError(HTTPStatus.BAD_REQUEST, str(error), b"") from None
-    return address if origin is None or not origin.host else (origin.host, origin.port)

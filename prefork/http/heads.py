@@ -83,6 +83,7 @@ class _Cache:
 _CACHE: Final = _Cache()
 date_line: Final = _CACHE.date
 status_lines: Final = _CACHE.status
+header_line: Final = _CACHE.header
 
 
 def send_response(self: Any, code: Any, message: str | None = None) -> None:

@@ -142,7 +142,7 @@ def _answer(self: Any, connection: "Connection") -> None:
         if connection.head is None:
             _refuse(self, connection)
         else:
-            _dispatch(self, connection, connection.head)
+            self._prefork_dispatch(connection, connection.head)
     except TimeoutError as error:
         _time_out(self, connection, error)
     except WireError as error:  # in a chunked body
@@ -173,7 +173,8 @@ def _answer(self: Any, connection: "Connection") -> None:
             _complete(self, connection)
 
 
-def _dispatch(self: Any, connection: "Connection", head: Head) -> None:
+def dispatch(self: Any, connection: "Connection", head: Head) -> None:
+    """Call the method of a request: `do_SPAM()`."""
     members = self.__dict__
     if "headers" in members:
         del members["headers"]

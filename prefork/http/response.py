@@ -215,7 +215,7 @@ class Response(io.BufferedIOBase):
         self._head = head[:-2] + extra + b"\r\n" if extra else head
         return self.mode != NONE and not (self.mode == LENGTH and self.left == 0)
 
-    def head_of(self, lines: bytes, size: int) -> bytes:
+    def head_of(self, lines: bytes, size: int, status: int = 200) -> bytes:
         """Return the head of a whole answer of a known length, which the caller sends with it.
 
         lines: with Content-Length, without the empty line. size: of the body
@@ -223,7 +223,7 @@ class Response(io.BufferedIOBase):
         """
         connection = self._connection
         self.mode, self.left, self.sent = LENGTH, 0, size
-        self.status = 200
+        self.status = status
         keep = not connection.must_close()
         self.close_after = not keep
         if not keep:
@@ -232,6 +232,11 @@ class Response(io.BufferedIOBase):
         elif connection.head.version == "HTTP/1.0":
             return lines + b"Connection: keep-alive\r\n\r\n"
         return lines + b"\r\n"
+
+    def hold_head(self, head: bytes) -> None:
+        """Frame a whole head, and keep it for the first bytes of its body."""
+        self._frame(head)
+        self._outbox.hold(self._head)
 
     def _open_tunnel(self) -> None:
         self.mode = RAW

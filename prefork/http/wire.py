@@ -99,7 +99,8 @@ class Head:
     what the client wants (RFC 9112 §9.3). is_common: HTTP/1.1, and neither HEAD
     nor CONNECT, so that the answer's head alone says how it ends.
     is_conditional: with preconditions (RFC 9110 §13.1). attributes:
-    what `parse_request()` of http.server sets, but `headers`.
+    what `parse_request()` of http.server sets, but `headers`. environ: what
+    WSGI makes of it, once it has.
     """
 
     method: str
@@ -116,6 +117,7 @@ class Head:
     is_common: bool
     is_conditional: bool
     _block: _Block
+    environ: dict[str, object] | None = None
 
     @property
     def block(self) -> bytes:

@@ -57,3 +57,24 @@ def application(environ, start_response):  # noqa: ARG001 # the names are those 
 
 here = functools.partial(http.server.SimpleHTTPRequestHandler, directory=Path(__file__).parent)
 number = 5
+
+
+def create_application():
+    return application
+
+
+def fail():
+    raise LookupError("no database")
+
+
+def takes_one(request):
+    return request
+
+
+async def asgi(scope, receive, send):
+    """Do as ASGI applications do."""
+
+
+class Asgi:
+    async def __call__(self, scope, receive, send):
+        """Do as ASGI applications do."""

@@ -1,0 +1,343 @@
+"""One request answered by a WSGI application (PEP 3333), in place of `do_SPAM()`.
+
+A worker, in the thread of the handler. An answer whose length is known leaves
+in one piece; others are framed by `Response`, chunk by chunk, none of which
+waits for the next. It never changes what the application gives, and never
+leaves an iterable unclosed.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from wsgiref.util import is_hop_by_hop
+
+from prefork import log
+from prefork.http.environ import Environs
+from prefork.http.file_wrapper import FileWrapper, piece_of
+from prefork.http.heads import date_line, header_line, status_lines
+from prefork.http.outbox import Descriptor
+from prefork.http.wire import Head
+
+if TYPE_CHECKING:
+    from prefork.http.connection import Connection
+    from prefork.http.engine import Engine
+
+#: A longer body is not joined with its head: the copy would cost more than a second send.
+_JOINED_BYTES: Final = 1 << 16
+_PLANS_MOST: Final = 1024  # of some 500 bytes
+_STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: ([^\0-\x08\x0a-\x1f\x7f]*))?")  # RFC 9112 §4
+_BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_OPENERS: Final = (list, tuple)
+
+
+@dataclass(slots=True)
+class Plan:
+    """A head without its date.
+
+    before, after: what stands around it. length: Content-Length, None if the
+    application has not said. dated: the application has said the date.
+    bodiless: no body may follow. of_today: the date it was sent with last, and all.
+    """
+
+    code: int
+    before: bytes
+    after: bytes
+    length: int | None
+    dated: bool
+    bodiless: bool
+    of_today: tuple[bytes, bytes] = (b"", b"")
+
+    def lines(self) -> bytes:
+        """Return the head without its empty line."""
+        if self.dated:
+            return self.before + self.after
+        date = date_line()
+        then, lines = self.of_today
+        if then is not date:
+            lines = self.before + date + self.after
+            self.of_today = date, lines
+        return lines
+
+
+class Gateway:
+    """What the WSGI requests of one engine share.
+
+    base: the server's `base_environ`, as its environs have it.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self.base: dict[str, Any] = dict(engine.server.base_environ)
+        self.environs = Environs(engine)
+        self._plans: dict[tuple[str, tuple[tuple[str, str], ...]], Plan] = {}
+
+    def plan(self, handler: Any, status: str, headers: list[tuple[str, str]]) -> Plan:
+        """Return the plan of a head; the same head comes again and again.
+
+        Raises: TypeError, ValueError, UnicodeEncodeError for what is none.
+        """
+        if type(headers) is not list:
+            raise TypeError(f"headers must be a list, not {type(headers).__name__}")
+        key = status, tuple(headers)
+        try:
+            found = self._plans.get(key)
+        except TypeError:
+            found = None  # not to be hashed: `_read` says what it should be
+        if found is None:
+            found = _plan(handler, status, headers)
+            if len(self._plans) >= _PLANS_MOST:
+                self._plans.clear()
+            if len(found.after) < 1 << 10:
+                self._plans[key] = found
+        return found
+
+
+class Call:
+    """One call of the application: its `start_response()`, and the `write()` that this returns."""
+
+    __slots__ = ("_connection", "_gateway", "_handler", "_plan", "_sent", "whole")
+
+    def __init__(self, gateway: Gateway, handler: Any, connection: "Connection") -> None:
+        self._gateway = gateway
+        self._handler = handler
+        self._connection = connection
+        self._plan: Plan | None = None
+        self._sent = False  # the head; from then on it cannot be changed
+        self.whole = False  #: what was promised has been sent
+
+    # -- what applications call ------------------------------------------------
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
+    ) -> Any:
+        """Say the head, which is sent with the first bytes of the body; return `write()`.
+
+        Raises: exc_info's exception when the head has been sent; TypeError,
+        ValueError for what cannot be one; AssertionError when called again
+        without exc_info.
+        """
+        if exc_info:
+            try:
+                if self._sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # a frame that knows its own traceback
+        elif self._plan is not None:
+            raise AssertionError("start_response() was called again, without exc_info")
+        self._plan = self._gateway.plan(self._handler, status, headers)
+        return self.write
+
+    def write(self, data: bytes, /) -> None:
+        """Send a piece of the body at once, with the head before it if it is the first.
+
+        Raises: OSError, TimeoutError, TypeError.
+        """
+        if type(data) is not bytes:
+            raise TypeError(f"an application's body is of bytes, not {type(data).__name__}")
+        if not self._sent:
+            if not data:
+                return
+            plan = self._expect_plan()
+            if plan.length == len(data) and self._may_have_body(plan):
+                self._send_whole(plan, data)
+                return
+            self._begin(plan)
+        self._connection.response.write(data)
+
+    def early_hints(self, headers: list[tuple[str, str]], /) -> None:
+        """Send 103 with these headers, such as Link (RFC 8297); nothing to clients of HTTP/1.0.
+
+        Raises: OSError, ValueError.
+        """
+        lines = b"".join(header_line(name, value)[0] for name, value in headers)
+        head = self._connection.head
+        if not self._sent and head is not None and head.version != "HTTP/1.0":
+            self._connection.outbox.send(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
+
+    # -- what it returns -------------------------------------------------------
+
+    def answer(self, result: Any) -> None:
+        """Send what the application has returned.
+
+        Raises: what iterating it raises; OSError, TimeoutError, TypeError.
+        """
+        if type(result) in _OPENERS and not self._sent:
+            body = result[0] if len(result) == 1 else _joined(result)
+            if type(body) is bytes:
+                plan, head = self._plan, self._connection.head
+                if (
+                    plan is not None
+                    and plan.length == len(body)
+                    and not plan.bodiless
+                    and head is not None
+                    and head.is_common
+                ):
+                    self._send_whole(plan, body)  # most do
+                else:
+                    self._answer_whole(self._expect_plan(), body)
+                return
+        if type(result) is FileWrapper and not self._sent and self._answer_file(result):
+            return
+        for data in result:
+            self.write(data)
+            if self._sent and not self._may_have_body(self._expect_plan()):
+                return  # nobody wants to see the rest
+        if not self._sent:
+            self._answer_whole(self._expect_plan(), b"")
+
+    def log(self) -> None:
+        """Have the handler log the request, as wsgiref does at the end of the answer."""
+        if self._plan is not None:
+            self._handler.log_request(str(self._plan.code), self._connection.response.sent)
+
+    def complain(self) -> None:
+        """Log an answer that is not as long as the application has said."""
+        plan, response = self._plan, self._connection.response
+        if plan is not None and plan.length is not None and self._may_have_body(plan):
+            gave = response.sent
+            if gave != plan.length and not self._connection.outbox.broken:
+                log.warning("wsgi.length", said=plan.length, gave=gave, path=self._handler.path)
+
+    # -- how -------------------------------------------------------------------
+
+    def _expect_plan(self) -> Plan:
+        if self._plan is None:
+            raise AssertionError("the application has not called start_response()")
+        return self._plan
+
+    def _may_have_body(self, plan: Plan) -> bool:
+        head = self._connection.head
+        return not plan.bodiless and head is not None and head.method != "HEAD"
+
+    def _answer_whole(self, plan: Plan, body: bytes) -> None:
+        if not self._may_have_body(plan):
+            self._begin(plan, len(body) if body and not plan.bodiless else None)
+        elif plan.length is None or plan.length == len(body):
+            self._send_whole(plan, body)
+        else:
+            self._begin(plan)
+            self._connection.response.write(body)
+
+    def _send_whole(self, plan: Plan, body: bytes) -> None:
+        """Send an answer whose length is known: head and body together."""
+        self._sent = self.whole = True
+        connection = self._connection
+        size = len(body)
+        lines = plan.lines() if plan.length is not None else _lines(plan, size)
+        head = connection.response.head_of(lines, size, plan.code)
+        if size <= _JOINED_BYTES:
+            connection.outbox.send(head + body)
+        else:
+            connection.outbox.send_more(head)
+            connection.outbox.send(body)
+
+    def _answer_file(self, wrapper: FileWrapper) -> bool:
+        """Have the kernel send a plain file; tell whether it is one."""
+        plan = self._expect_plan()
+        found = piece_of(wrapper)
+        if found is None or not self._may_have_body(plan):
+            return False
+        fd, offset, count = found
+        if plan.length is not None:
+            count = min(count, plan.length)
+            if count < plan.length:
+                return False  # the file is too short: the client shall see that it is cut
+        self._sent = self.whole = True
+        connection = self._connection
+        head = connection.response.head_of(_lines(plan, count), count, plan.code)
+        connection.outbox.send_more(head)
+        if count:
+            connection.outbox.send_file(Descriptor(os.dup(fd)), offset, count)
+        return True
+
+    def _begin(self, plan: Plan, size: int | None = None) -> None:
+        """Hold the head until the first bytes of a body whose end the framing will tell."""
+        self._sent = True
+        self._connection.response.hold_head(_lines(plan, size) + b"\r\n")
+
+
+def dispatch(self: Any, connection: "Connection", head: Head) -> None:
+    """Answer a request by the server's application."""
+    members = self.__dict__
+    if "headers" in members:
+        del members["headers"]
+    members.update(head.attributes)
+    if head.method == "CONNECT":  # there is no path that it could ask for
+        self.send_error(HTTPStatus.NOT_IMPLEMENTED, "Unsupported method ('CONNECT')")
+        return
+    server, engine = self.server, connection.engine
+    gateway = engine.gateway
+    if gateway is None or gateway.base != server.base_environ:
+        gateway = engine.gateway = Gateway(engine)
+        head.environ = None
+    environs = gateway.environs
+    if self._prefork_makes_environ:
+        environ = environs.made_by_handler(self, connection, head)
+    else:
+        environ = environs.make(self, connection, head)
+    call = Call(gateway, self, connection)
+    environ["wsgi.early_hints"] = call.early_hints
+    result = server.get_app()(environ, call.start_response)
+    try:
+        call.answer(result)
+    finally:
+        if type(result) is not list and (close := getattr(result, "close", None)) is not None:
+            close()
+    if not call.whole:
+        call.complain()
+    if engine.logs_by_handler or self._prefork_asks.logs:
+        call.log()
+
+
+def _lines(plan: Plan, size: int | None) -> bytes:
+    """Return a head without its empty line. size: of the body, None if unknown."""
+    if plan.length is not None or size is None:
+        return plan.lines()
+    return b"%bContent-Length: %d\r\n" % (plan.lines(), size)
+
+
+def _joined(result: Any) -> Any:
+    """Return several pieces as one, if all are bytes and they are not too long for that."""
+    if all(type(data) is bytes for data in result) and sum(map(len, result)) <= _JOINED_BYTES:
+        return b"".join(result)
+    return None
+
+
+def _plan(handler: Any, status: str, headers: list[tuple[str, str]]) -> Plan:
+    found = _STATUS.fullmatch(status) if type(status) is str else None
+    if found is None:
+        raise ValueError(f"{status!r} is no status: expected three digits and a reason")
+    code = int(found[1])
+    status_line, server_line = status_lines(handler, code, found[2] or "")
+    lines: list[bytes] = []
+    length, dated = None, False
+    for header in headers:
+        if type(header) is not tuple or len(header) != 2:
+            raise TypeError(f"{header!r} is no header: expected a tuple of name and value")
+        name, value = header
+        if type(name) is not str or type(value) is not str:
+            raise TypeError(f"{header!r} is no header: name and value must be of type str")
+        if is_hop_by_hop(name):
+            raise ValueError(f"the header {name} is the server's affair (PEP 3333), not {value!r}")
+        line = header_line(name, value)[0]
+        key = name.lower()
+        if key == "content-length":
+            if code in _BODILESS[:1]:
+                continue  # RFC 9110 §8.6
+            length = _length(value, length)
+        elif key == "date":
+            dated = True
+        elif key == "server":
+            server_line = b""
+        lines.append(line)
+    before, after = status_line + server_line, b"".join(lines)
+    return Plan(code, before, after, length, dated, code in _BODILESS)
+
+
+def _length(value: str, before: int | None) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+        raise ValueError(f"Content-Length must be a number, not {value!r}")
+    if before not in (None, int(value)):
+        raise ValueError(f"two Content-Lengths: {before} and {value}")
+    return int(value)
