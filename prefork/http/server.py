@@ -202,8 +202,8 @@ class HTTPServer(http.server.HTTPServer):
         self._close_engine()
         super().server_close()
         pool, self._pool = self._pool, None
-        flags: Any = self
-        if pool is not None and flags.block_on_close and not flags.daemon_threads:
+        waits = getattr(self, "block_on_close", True) and not getattr(self, "daemon_threads", True)
+        if pool is not None and waits:
             pool.join()
 
     def _open(self) -> tuple[Engine, Loop]:
