@@ -53,9 +53,10 @@ class Environs:
         address = connection.address
         if connection.engine.forwarders is not None:
             address = _believe(handler, connection, environ)
-        host = address[0]
+        host, port = address[0], address[1]
         environ["REMOTE_ADDR"] = host if host != "unix" else ""  # applications expect an address
-        environ["REMOTE_PORT"] = str(address[1])
+        if port:
+            environ["REMOTE_PORT"] = str(port)
         environ["wsgi.input"] = (
             io.BytesIO() if connection.body is None else _input(handler, connection)
         )
