@@ -23,11 +23,11 @@ from pathlib import Path
 
 import install
 from chart import chart
-from commands import BenchError, Start
 from load import drive, idle
 from processes import Server, free_port
 from report import EXPLANATION, Row, Sample, as_json, table
-from workloads import Workload, all_workloads
+from start import BenchError, Peer, Start, require
+from workloads import GROUPS, Workload, all_workloads
 
 
 class Bench:
@@ -50,9 +50,12 @@ class Bench:
                 rows += own
                 try:
                     port = free_port()
-                    start = Start(port, self._site, self._folder, peer.workers, workload.log)
-                    command = peer.program(start)
-                    server = Server(command, port, self._folder, self._server_cpus)
+                    server = Server(
+                        peer.program(self._start(port, peer, workload)),
+                        port,
+                        self._folder,
+                        self._server_cpus,
+                    )
                     stack.enter_context(server).wait_ready(workload)
                 except BenchError as failure:
                     for row in own:
@@ -65,6 +68,11 @@ class Bench:
                     for row in own:
                         self._add_sample(row, server, workload)
         return rows
+
+    def _start(self, port: int, peer: Peer, workload: Workload) -> Start:
+        for name in workload.requires:
+            require(name)
+        return Start(port, self._site, self._folder, peer.workers, workload.log, workload.app)
 
     def _add_sample(self, row: Row, server: Server, workload: Workload) -> None:
         if row.failure is not None:
@@ -97,7 +105,13 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--seconds", type=int, default=2, help="load per server and round (default: 2)")
     add("--rounds", type=int, default=5, help="rounds (default: 5)")
-    add("--only", metavar="WORKLOAD", nargs="+", default=(), help="these workloads (default: all)")
+    add(
+        "--only",
+        metavar="WORKLOAD",
+        nargs="+",
+        default=(),
+        help=f"these workloads, or groups of them: {', '.join(GROUPS)} (default: all)",
+    )
     add(
         "--peers",
         metavar="WORD",
@@ -121,8 +135,11 @@ def chosen(workloads: list[Workload], options: argparse.Namespace) -> list[Workl
     Raises: SystemExit if a name is unknown.
     """
     names = [workload.name for workload in workloads]
-    if unknown := set(options.only) - set(names):
-        sys.exit(f"no workload {', '.join(unknown)}; there are: {' '.join(names)}")
+    if unknown := set(options.only) - {*names, *GROUPS}:
+        sys.exit(
+            f"no workload {', '.join(unknown)}; there are: {' '.join(names)};"
+            f" and groups of them: {' '.join(GROUPS)}"
+        )
     result = []
     for workload in workloads:
         peers = tuple(
@@ -130,7 +147,7 @@ def chosen(workloads: list[Workload], options: argparse.Namespace) -> list[Workl
             for peer in workload.peers
             if not options.peers or any(word in peer.name for word in options.peers)
         )
-        if peers and (not options.only or workload.name in options.only):
+        if peers and (not options.only or {workload.name, workload.group} & {*options.only}):
             log = workload.log or options.log
             result.append(dataclasses.replace(workload, peers=peers, log=log))
     return result
@@ -145,7 +162,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "missing"
-    found |= {"nginx": install.nginx_version(), "python": platform.python_version()}
+    found |= install.webserver_versions() | {"python": platform.python_version()}
     return found | {
         "kernel": platform.release().partition("-")[0],
         "processors": str(os.cpu_count()),
@@ -169,8 +186,9 @@ def main() -> int:
     began_s = time.monotonic()
     results = []
     with tempfile.TemporaryDirectory(prefix="prefork-bench-") as name:
+        Path(name).chmod(0o711)  # who runs CGI scripts as nobody has to reach them
         site = Path(name, "site")
-        site.mkdir()
+        site.mkdir(0o755)
         bench = Bench(Path(name), site, options.seconds, options.rounds)
         for workload in chosen(all_workloads(site), options):
             print(f"\n{workload.name}: {workload.title}; {workload.connections} connections")

@@ -2,8 +2,9 @@
 
 A process of its own: the request as one line of base64 on stdin, the outcome as JSON on stdout.
 It counts the bytes of a body in the kernel and copies none (MSG_TRUNC, tcp(7)): wrk needs three
-times the processor time that nginx does, and would be what is measured. The answers under way at
-the end are waited for.
+times the processor time that nginx does, and would be what is measured. The body may end by
+Content-Length, by its last chunk, or with the connection. The answers under way at the end are
+waited for.
 """
 
 import base64
@@ -17,40 +18,103 @@ import time
 
 GRACE_S = 10  # for the answers under way at the end
 HEAD_BYTES = 4096
+LINE_BYTES = 32  # of a chunk's size, and little of the chunk
 PIECE = bytearray(1 << 20)
 
 
 class Download:
-    """One connection, and the answer that it is reading."""
+    """One client, and the answer that it is reading.
+
+    left: bytes to come before something must be read again; None: until the connection ends.
+    taken: bytes of the body that have come. chunk: bytes of framing in a chunked body; None: it
+    is none.
+    """
 
     def __init__(self, port: int, request: bytes, body_bytes: int):
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._request, self._body_bytes = request, body_bytes
+        self._port, self._request, self._body_bytes = port, request, body_bytes
+        self._connect()
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def ask(self) -> None:
-        self._head, self._left = b"", None
+        if self._last:
+            self.close()
+            self._connect()
+        self._head: bytes | None = b""
+        self._chunk: bytes | None = None
+        self._left: int | None = 0
+        self._taken = 0
         self._socket.sendall(self._request)
+
+    def close(self) -> None:
+        self._socket.close()
 
     def has_ended(self) -> bool:
         """Read once; raise ConnectionError if that is not what must come."""
-        if self._left is None:
-            self._head += (more := self._socket.recv(HEAD_BYTES))
-            head, end, body = self._head.partition(b"\r\n\r\n")
-            if end:
-                length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-                if not head.split()[1] == b"200" or int(length[1]) != self._body_bytes:
-                    raise ConnectionError(head)
-                self._left = self._body_bytes - len(body)
+        if self._head is not None:
+            ended = self._read_head()
+        elif self._left == 0:
+            ended = self._read_frame(self._receive(LINE_BYTES))
         else:
-            size = min(len(PIECE), self._left)
+            size = len(PIECE) if self._left is None else min(len(PIECE), self._left)
             more = self._socket.recv_into(PIECE, size, socket.MSG_TRUNC)
-            self._left -= more
-        if not more:
+            if self._left is None:
+                ended = not more
+            elif not more:
+                raise ConnectionError("cut off")
+            else:
+                self._left -= more
+                ended = self._left == 0 and self._chunk is None
+            if self._chunk is None:
+                self._taken += more
+        if ended and self._taken != self._body_bytes:
+            raise ConnectionError(f"a body of {self._taken} bytes")
+        return ended
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", self._port))
+        self._last = False
+
+    def _receive(self, size: int) -> bytes:
+        if not (data := self._socket.recv(size)):
             raise ConnectionError("cut off")
+        return data
+
+    def _read_head(self) -> bool:
+        self._head += self._receive(HEAD_BYTES)
+        head, end, body = self._head.partition(b"\r\n\r\n")
+        if not end:
+            return False
+        self._head = None
+        fields = head.lower() + b"\r\n"
+        if fields.split()[1] != b"200":
+            raise ConnectionError(head)
+        self._last = b"\r\nconnection: close\r\n" in fields or fields.startswith(b"http/1.0")
+        if b"\r\ntransfer-encoding: chunked\r\n" in fields:
+            self._chunk = b""
+            return self._read_frame(body)
+        length = re.search(rb"\r\ncontent-length: *(\d+)", fields)
+        self._taken = len(body)
+        self._left = int(length[1]) - len(body) if length else None
+        self._last = self._last or not length
         return self._left == 0
+
+    def _read_frame(self, data: bytes) -> bool:
+        """Go on in chunks (RFC 9112 §7.1) where a size is due; tell whether the last has come."""
+        self._chunk += data
+        while True:
+            line, end, rest = self._chunk.partition(b"\r\n")
+            if not end:
+                return False
+            size = int(line.partition(b";")[0], 16)
+            if size == 0:
+                return rest == b"\r\n"  # else it is under way; nobody sends trailers here
+            self._taken += size
+            self._chunk = rest[size + 2 :]
+            if len(rest) < size + 2:
+                self._left = size + 2 - len(rest)
+                return False
 
 
 def drive(port: int, seconds: int, connections: int, body_bytes: int, request: bytes) -> dict:
@@ -59,16 +123,18 @@ def drive(port: int, seconds: int, connections: int, body_bytes: int, request: b
         began_s = time.monotonic()
         for _ in range(connections):
             download = Download(port, request, body_bytes)
-            selector.register(download, selectors.EVENT_READ)
             download.ask()
+            selector.register(download, selectors.EVENT_READ)
         while selector.get_map():
             for key, _ in selector.select():
                 if key.fileobj.has_ended():
                     requests += 1
+                    selector.unregister(key.fileobj)
                     if time.monotonic() < began_s + seconds:
-                        key.fileobj.ask()
+                        key.fileobj.ask()  # perhaps by another connection
+                        selector.register(key.fileobj, selectors.EVENT_READ)
                     else:
-                        selector.unregister(key.fileobj)
+                        key.fileobj.close()  # some servers wait for that
     return {"requests": requests, "errors": 0, "seconds": time.monotonic() - began_s}
 
 

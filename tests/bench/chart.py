@@ -5,7 +5,7 @@ Its colours are read on white and on black.
 
 from html import escape
 
-SHOWN = ("hello", "threads", "adopted", "static-1k")
+SHOWN = ("hello", "wsgi-hello", "wsgi-threads", "static-1k", "cgi")
 WIDTH = 720
 NAME_WIDTH = 250
 BAR_WIDTH = 310
@@ -44,7 +44,7 @@ def _panel(result: dict, top: int) -> tuple[list[str], int]:
     y = top + 24
     for server in servers:
         rate, cost_us = server["median"]["rate"], server["median"]["cost_us"]
-        colour = OURS if server["name"].startswith("prefork") else THEIRS
+        colour = OURS if server["name"].lower().startswith("prefork") else THEIRS
         width = max(1, round(BAR_WIDTH * rate / most))
         parts += [
             _text(NAME_WIDTH - 8, y + 13, server["name"], anchor="end"),

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tomllib
 
-from commands import DEBIAN_PACKAGES, ROOT, nginx_program
+from commands import DEBIAN_PACKAGES
+from start import ROOT, daemon
 
 
 def requirements() -> list[str]:
@@ -20,12 +21,19 @@ def packages() -> list[str]:
     return [re.match(r"[\w.-]+", requirement)[0] for requirement in requirements()]
 
 
-def nginx_version() -> str:
-    program = nginx_program()
-    if program is None:
-        return "missing"
-    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
-    return said.partition("/")[2].strip()
+def webserver_versions() -> dict[str, str]:
+    found = {}
+    for names in (("nginx",), ("apache2", "httpd"), ("lighttpd",)):
+        program = daemon(*names)
+        said = _said_of_itself(program) if program else ""
+        version = re.search(r"/([\d.]+)", said)
+        found[names[0]] = version[1] if version else "missing"
+    return found
+
+
+def _said_of_itself(program: str) -> str:
+    done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
 def install() -> None:

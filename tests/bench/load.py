@@ -9,19 +9,16 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import peers
-from commands import BenchError
 from processes import on_cpus
-from workloads import Workload
+from start import HERE, BenchError
+from workloads import Transport, Workload
 
 BULK_BYTES = 1_000_000  # of an answer: longer ones are bulk.py's
 GRACE_S = 15.0
 #: wrk waits so long for an answer, then counts an error: longer than the slowest peer takes.
 ANSWER_S = 10
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,8 @@ def drive(workload: Workload, port: int, seconds: int, cpus: Collection[int]) ->
 
 def _command(workload: Workload, port: int, seconds: int) -> list[str]:
     words = [str(number) for number in (port, seconds, workload.connections)]
-    if workload.path is None:
-        return [sys.executable, str(HERE / "client.py"), *words]
+    if workload.transport is not Transport.HTTP:
+        return [sys.executable, str(HERE / "client.py"), *words, workload.transport.value]
     if len(workload.answer) > BULK_BYTES:
         return [sys.executable, str(HERE / "bulk.py"), *words, str(len(workload.answer))]
     if not shutil.which("wrk"):

@@ -7,27 +7,32 @@ The handlers do as little as a handler can, so that the servers are what differs
 import argparse
 import http.server
 import importlib
-import socketserver
 import sys
+import warnings
 from functools import partial
 from http.server import HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import ForkingMixIn, TCPServer, ThreadingTCPServer
+from socketserver import (
+    ForkingMixIn,
+    ForkingTCPServer,
+    ForkingUDPServer,
+    TCPServer,
+    ThreadingTCPServer,
+    ThreadingUDPServer,
+    UDPServer,
+)
 
-from wsgi import HELLO, THANKS, app
+import wsgi
+from raw import Echo, EchoDatagram, EchoLines
 
 from prefork import PreforkMixIn
 
 THREADS = 4  # of all who are measured with threads
+THANKS = b"ok"
 LINE = b"sixty-four bytes".ljust(63, b".") + b"\n"
 #: Of the stdlib's 5, any burst loses some connections for a second: SYNs are sent again after
 #: that, and the figures would show the timers of TCP. What is not the stdlib's keeps its own.
 STDLIB_QUEUE = 128
-
-
-class Echo(socketserver.StreamRequestHandler):
-    def handle(self):
-        self.wfile.write(self.rfile.readline())
 
 
 class Hello:
@@ -36,7 +41,7 @@ class Hello:
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):  # noqa: N802 # http.server calls it so
-        self.answer(HELLO)
+        self.answer(wsgi.HELLO)
 
     def do_POST(self):  # noqa: N802 # http.server calls it so
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -61,10 +66,6 @@ class StdlibFiles(http.server.SimpleHTTPRequestHandler):
 
 
 class ForkingHTTPServer(ForkingMixIn, HTTPServer):
-    pass
-
-
-class ForkingTCPServer(ForkingMixIn, TCPServer):
     pass
 
 
@@ -105,6 +106,15 @@ def ours(threads, *, adopted=False):
     return classes
 
 
+def stdlib_cgi(options):
+    """Return the stdlib's server of CGI scripts, which 3.15 has no more."""
+    warnings.simplefilter("ignore", DeprecationWarning)
+    handler = getattr(http.server, "CGIHTTPRequestHandler", None)
+    if handler is None:
+        sys.exit("the stdlib of this Python has no CGI")
+    return stdlib(ThreadingHTTPServer, handler)(options)
+
+
 PROGRAMS = {
     "hello": ours(0),
     "hello-threads": ours(THREADS),
@@ -116,17 +126,25 @@ PROGRAMS = {
     "stdlib-threading": stdlib(ThreadingHTTPServer, StdlibHello),
     "stdlib-forking": stdlib(ForkingHTTPServer, StdlibHello),
     "stdlib-files": stdlib(ThreadingHTTPServer, StdlibFiles),
+    "stdlib-cgi": stdlib_cgi,
     "echo-preforkmixin": preforking(TCPServer, Echo),
     "echo-preforkmixin-threading": preforking(ThreadingTCPServer, Echo),
     "echo": stdlib(TCPServer, Echo),
     "echo-threading": stdlib(ThreadingTCPServer, Echo),
     "echo-forking": stdlib(ForkingTCPServer, Echo),
+    "echo-kept-preforkmixin-threading": preforking(ThreadingTCPServer, EchoLines),
+    "echo-kept-threading": stdlib(ThreadingTCPServer, EchoLines),
+    "echo-kept-forking": stdlib(ForkingTCPServer, EchoLines),
+    "echo-udp-preforkmixin": preforking(UDPServer, EchoDatagram),
+    "echo-udp": stdlib(UDPServer, EchoDatagram),
+    "echo-udp-threading": stdlib(ThreadingUDPServer, EchoDatagram),
+    "echo-udp-forking": stdlib(ForkingUDPServer, EchoDatagram),
 }
 
 
 WSGI = {
-    "bjoern": lambda bjoern, *address: bjoern.run(app, *address),
-    "waitress": lambda waitress, host, port: waitress.serve(
+    "bjoern": lambda bjoern, app, *address: bjoern.run(app, *address),
+    "waitress": lambda waitress, app, host, port: waitress.serve(
         app, host=host, port=port, threads=THREADS
     ),
 }
@@ -138,16 +156,18 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--log", action="store_true", help="write the access log")
+    parser.add_argument("--app", default="app", help="which of wsgi.py")
     parser.add_argument("--directory", type=Path, help="what to serve, of files")
     options = parser.parse_args()
     address = ("127.0.0.1", options.port)
     if options.name in WSGI:
-        WSGI[options.name](importlib.import_module(options.name), *address)
+        app = getattr(wsgi, options.app)
+        WSGI[options.name](importlib.import_module(options.name), app, *address)
         return
     server_class, handler = PROGRAMS[options.name](options)
     if not options.log and not hasattr(server_class, "access_log"):
         handler = silent(handler)
-    if options.directory:
+    if issubclass(handler, http.server.SimpleHTTPRequestHandler):
         handler = partial(handler, directory=str(options.directory))
     with server_class(address, handler) as server:
         server.serve_forever()

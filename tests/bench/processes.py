@@ -13,12 +13,13 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from commands import BenchError
-from workloads import Workload
+from start import HERE, BenchError
+from workloads import Transport, Workload
 
 START_S = 10.0
 STOP_S = 5.0
 REPLY_S = 5.0
+POLL_S = 0.02
 PORTS = range(18000, 19000)
 WARM_UP = 20  # requests
 BIG_BYTES = 1_000_000  # one request for such an answer warms up enough
@@ -50,6 +51,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                cwd=HERE,
                 env=os.environ | {"HOME": str(folder)},  # gunicorn makes a socket there
                 start_new_session=True,
             )
@@ -68,12 +70,13 @@ class Server:
         self._process.wait()
 
     def wait_ready(self, workload: Workload) -> None:
-        """Return once the server accepts connections and has answered right."""
+        """Return once the server listens and has answered right."""
         limit_s = time.monotonic() + START_S
-        while not self._is_listening():
+        is_datagram = workload.transport is Transport.UDP
+        while not (self._answers() if is_datagram else self._is_listening()):
             if self._has_ended() or time.monotonic() > limit_s:
                 raise BenchError(f"did not start: {self._last_words()}")
-            select.select([self._pidfd], [], [], 0.02)  # until it listens, or ends
+            select.select([self._pidfd], [], [], POLL_S)  # until it listens, or ends
         warm_up = WARM_UP if len(workload.answer) < BIG_BYTES else 1
         for _ in range(warm_up):
             check(self.port, workload)
@@ -123,6 +126,14 @@ class Server:
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
+    def _answers(self) -> bool:
+        with socket.socket(type=socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
+            client.settimeout(POLL_S)
+            client.connect(("127.0.0.1", self.port))
+            client.send(b"\n")
+            return bool(client.recv(1))
+        return False
+
     def _last_words(self) -> str:
         lines = self._output.read_text(errors="backslashreplace").strip().split("\n")
         return lines[-1].strip()[-300:]
@@ -131,8 +142,13 @@ class Server:
 def free_port() -> int:
     """Return a port below those that the kernel gives to clients, which would take it first."""
     for port in PORTS:
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
+        with (
+            socket.socket() as stream,
+            socket.socket(type=socket.SOCK_DGRAM) as datagram,
+            contextlib.suppress(OSError),
+        ):
+            stream.bind(("127.0.0.1", port))
+            datagram.bind(("127.0.0.1", port))
             return port
     raise BenchError(f"no port is free from {PORTS[0]} to {PORTS[-1]}")
 
@@ -148,13 +164,27 @@ def check(port: int, workload: Workload) -> None:
 
 
 def _ask(port: int, workload: Workload) -> bytes:
-    if workload.path is None:
-        with socket.create_connection(("127.0.0.1", port), REPLY_S) as client:
-            client.sendall(workload.request)
-            return b"".join(iter(lambda: client.recv(65536), b""))
+    if workload.transport is not Transport.HTTP:
+        return _ask_raw(port, workload)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REPLY_S)
     with contextlib.closing(connection):
         body = b"x" * workload.body_bytes
         connection.request("POST" if body else "GET", workload.path, body, workload.headers)
         response = connection.getresponse()
-        return response.read() if response.status == http.client.OK else b""
+        body = response.read()  # raises IncompleteRead if it is shorter than was said
+        if response.status != http.client.OK:
+            raise BenchError(f"status {response.status}: {body[:200]!r}")
+        return body
+
+
+def _ask_raw(port: int, workload: Workload) -> bytes:
+    is_datagram = workload.transport is Transport.UDP
+    with socket.socket(type=socket.SOCK_DGRAM if is_datagram else socket.SOCK_STREAM) as client:
+        client.settimeout(REPLY_S)
+        client.connect(("127.0.0.1", port))
+        client.sendall(workload.request)
+        if is_datagram:
+            return client.recv(65536)
+        if workload.transport is Transport.KEPT:
+            client.shutdown(socket.SHUT_WR)  # else no end would come
+        return b"".join(iter(lambda: client.recv(65536), b""))

@@ -96,6 +96,7 @@ class Row:
 def as_json(workload: Workload, rows: list[Row]) -> dict:
     return {
         "workload": workload.name,
+        "group": workload.group,
         "title": workload.title,
         "connections": workload.connections,
         "keep_alive": workload.keep_alive,

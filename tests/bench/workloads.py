@@ -1,15 +1,26 @@
 """What is measured: the requests, how they come, and who answers them."""
 
+import importlib.util
+import shutil
+import subprocess
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import commands as run
 import peers
+import wsgi
+from start import HERE, Peer
 
 CONNECTIONS = 32
 BIG_CONNECTIONS = 2  # of the file that takes a connection a long time
+STREAMS = 8  # likewise, of the answer in pieces
+RAW_CLIENTS = 16
+#: Of CGI. /proc tells a process's time of dead children in 10 ms: few of Apache's, small an error.
+CGI_CONNECTIONS = 8
 BODY_BYTES = 1_000_000
 SIZES = {"1k": 1_000, "100k": 100_000, "100m": 100_000_000}
+GROUPS = ("http", "files", "wsgi", "cgi", "raw")
 
 #: What a browser sends with a GET; wrk and http.client add Host, the eighth.
 HEADERS = {
@@ -22,9 +33,23 @@ HEADERS = {
     "Cache-Control": "max-age=0",
 }
 
-WSGI = (run.BJOERN, run.GRANIAN, run.UWSGI, run.WAITRESS, run.GTHREAD, run.GUNICORN)
+WSGI_PEERS = (run.BJOERN, run.GRANIAN, run.UWSGI, run.WAITRESS, run.GTHREAD, run.GUNICORN)
+WSGI = (run.WSGI, *WSGI_PEERS, run.UVICORN)
 STDLIB = (run.THREADING, run.FORKING)
 FILES = (run.FILES, run.NGINX, run.STDLIB_FILES)
+#: Where there is no C compiler to make a program of `hello.c`, which costs the least.
+_SCRIPT = r"""#!/bin/sh
+printf 'Content-Type: text/plain\r\nContent-Length: 14\r\n\r\nHello, world!\n'
+"""
+
+
+class Transport(Enum):
+    """How requests come; the values are modes of `client.py`, but HTTP's."""
+
+    HTTP = "http"
+    TCP = "tcp"  # a connection for each
+    KEPT = "kept"  # over TCP connections that last
+    UDP = "udp"
 
 
 @dataclass(frozen=True)
@@ -33,19 +58,24 @@ class Workload:
 
     answer: the body that must come. connections: under way at a time. body_bytes: of a POST;
     0: it is a GET. idle: how many connections stay open beside, one run for each number.
-    path None: not HTTP, but `peers.LINE` and its echo.
+    app: which of `wsgi.py`. requires: packages without which there is nothing to serve. What is
+    not HTTP is `peers.LINE` and its echo.
     """
 
     name: str
     title: str
-    peers: tuple[run.Peer, ...]
-    answer: bytes = peers.HELLO
-    path: str | None = "/"
+    peers: tuple[Peer, ...]
+    answer: bytes = wsgi.HELLO
+    path: str = "/"
     connections: int = CONNECTIONS
     body_bytes: int = 0
     keep_alive: bool = True
     idle: tuple[int, ...] = (0,)
     log: bool = False
+    transport: Transport = Transport.HTTP
+    app: str = "app"
+    requires: tuple[str, ...] = ()
+    group: str = "http"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -54,30 +84,41 @@ class Workload:
     @property
     def request(self) -> bytes:
         """Return what our own clients send; wrk and http.client write the same by themselves."""
-        if self.path is None:
+        if self.transport is not Transport.HTTP:
             return peers.LINE
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
 
 
 def all_workloads(site: Path) -> list[Workload]:
-    """Return them; the site gets their files."""
-    return [*_hello(), *(_static(site, name) for name in SIZES), *_others()]
+    """Return them, by group; the site gets their files."""
+    files = [_static(site, name) for name in SIZES]
+    return [*_hello(), *_others(), *files, *_wsgi(), _cgi(site), *_raw()]
 
 
 def _static(site: Path, name: str) -> Workload:
     text = b"x" * SIZES[name]
     (site / f"{name}.txt").write_bytes(text)
-    connections = BIG_CONNECTIONS if len(text) > 1e6 else CONNECTIONS
-    title = f"a file of {len(text):,} bytes"
-    return Workload(f"static-{name}", title, FILES, text, f"/{name}.txt", connections)
+    return Workload(
+        f"static-{name}",
+        f"a file of {len(text):,} bytes",
+        FILES,
+        text,
+        f"/{name}.txt",
+        BIG_CONNECTIONS if len(text) > 1e6 else CONNECTIONS,
+        group="files",
+    )
 
 
 def _hello() -> list[Workload]:
-    threads = (run.GRANIAN_THREADS, run.UWSGI_THREADS, run.WAITRESS, run.GTHREAD)
+    compared = (run.NGINX, run.BJOERN, run.GRANIAN, *STDLIB)  # wsgi-hello has the others
     return [
-        Workload("hello", "hello, inline", (run.HELLO, run.NGINX, *WSGI, *STDLIB)),
-        Workload("threads", "hello, 4 threads", (run.HELLO_THREADS, *threads)),
+        Workload("hello", "hello, inline", (run.HELLO, *compared)),
+        Workload(
+            "threads",
+            "hello, 4 threads",
+            (run.HELLO_THREADS, run.GRANIAN_THREADS, run.GTHREAD),
+        ),
         Workload(
             "adopted",
             "hello by a handler class of the stdlib",
@@ -86,14 +127,14 @@ def _hello() -> list[Workload]:
         Workload(
             "log",
             "hello, access log to a file",
-            (run.HELLO, run.NGINX, *WSGI, *STDLIB),
+            (run.HELLO, run.WSGI, run.NGINX, *WSGI_PEERS, *STDLIB),
             log=True,
         ),
     ]
 
 
 def _others() -> list[Workload]:
-    connecting = (run.HELLO, run.NGINX, *WSGI, run.PREFORKMIXIN, *STDLIB)
+    connecting = (run.HELLO, run.WSGI, run.NGINX, *WSGI_PEERS, run.PREFORKMIXIN, *STDLIB)
     return [
         Workload("connect", "hello, a connection for each", connecting, keep_alive=False),
         Workload(
@@ -106,17 +147,102 @@ def _others() -> list[Workload]:
         Workload(
             "post",
             f"POST of {BODY_BYTES:,} bytes",
-            (run.HELLO, *WSGI, *STDLIB),
+            (run.HELLO, *STDLIB),
             answer=peers.THANKS,
             body_bytes=BODY_BYTES,
         ),
         Workload("memory", "hello, 1 worker and 4", (run.HELLO, run.HELLO_4_WORKERS)),
+    ]
+
+
+def _wsgi() -> list[Workload]:
+    threads = (run.WSGI_THREADS, run.WSGI_DEFAULT, run.GRANIAN_THREADS, run.UWSGI_THREADS)
+    page = wsgi.rendered() if importlib.util.find_spec("jinja2") else b""
+    streamed = b"".join(wsgi.PIECES)
+    return [
+        Workload("wsgi-hello", "WSGI, hello", WSGI, group="wsgi"),
         Workload(
-            "echo",
-            f"TCP echo of {len(peers.LINE)} bytes, a connection for each (StreamRequestHandler)",
-            run.ECHO,
-            answer=peers.LINE,
-            path=None,
-            connections=16,
+            "wsgi-threads",
+            "WSGI, hello, 4 threads",
+            (*threads, run.WAITRESS, run.GTHREAD),
+            group="wsgi",
         ),
+        Workload(
+            "wsgi-page",
+            f"WSGI, a page of {len(page):,} bytes, by a template",
+            WSGI,
+            page,
+            app="page",
+            requires=("jinja2",),
+            group="wsgi",
+        ),
+        Workload(
+            "wsgi-stream",
+            f"WSGI, {len(streamed):,} bytes in {len(wsgi.PIECES)} pieces, no Content-Length",
+            WSGI,
+            streamed,
+            connections=STREAMS,
+            app="stream",
+            group="wsgi",
+        ),
+        Workload(
+            "wsgi-post",
+            f"WSGI, POST of {BODY_BYTES:,} bytes",
+            WSGI,
+            b"%d" % BODY_BYTES,
+            body_bytes=BODY_BYTES,
+            app="upload",
+            group="wsgi",
+        ),
+    ]
+
+
+def _cgi(site: Path) -> Workload:
+    folder = site / "cgi-bin"
+    folder.mkdir(0o755)
+    script = folder / "hello"
+    what = _compiled(script)
+    if what is None:
+        script.write_text(_SCRIPT)
+        what = "in sh"
+    script.chmod(0o755)
+    return Workload(
+        "cgi",
+        f"CGI, hello, a script {what}",
+        (run.CGI, run.APACHE, run.LIGHTTPD, run.STDLIB_CGI),
+        path="/cgi-bin/hello",
+        connections=CGI_CONNECTIONS,
+        group="cgi",
+    )
+
+
+def _compiled(script: Path) -> str | None:
+    """Make a program of `hello.c`; tell what it is, None: nothing can be compiled here."""
+    command = ["cc", "-O2", "-o", str(script), str(HERE / "hello.c")]
+    if shutil.which("cc"):
+        for option, what in (("-static", "in C, statically linked"), ("-O2", "in C")):
+            done = subprocess.run([*command, option], capture_output=True, check=False)
+            if done.returncode == 0:
+                return what
+    return None
+
+
+def _raw() -> list[Workload]:
+    line = f"of {len(peers.LINE)} bytes"
+    each, kept, udp = Transport.TCP, Transport.KEPT, Transport.UDP
+    return [
+        Workload(
+            name,
+            title,
+            servers,
+            peers.LINE,
+            connections=RAW_CLIENTS,
+            transport=transport,
+            group="raw",
+        )
+        for name, title, servers, transport in (
+            ("echo", f"TCP echo {line}, a connection for each", run.ECHO, each),
+            ("echo-kept", f"TCP echo {line} on connections that last", run.ECHO_KEPT, kept),
+            ("echo-udp", f"UDP echo {line}", run.ECHO_UDP, udp),
+        )
     ]
