@@ -133,7 +133,7 @@ class Call:
 
         Raises: OSError, TimeoutError, TypeError.
         """
-        if type(data) is not bytes:
+        if not isinstance(data, bytes):
             raise TypeError(f"an application's body is of bytes, not {type(data).__name__}")
         if not self._sent:
             if not data:
@@ -307,7 +307,7 @@ def _joined(result: Any) -> Any:
 
 
 def _plan(handler: Any, status: str, headers: list[tuple[str, str]]) -> Plan:
-    found = _STATUS.fullmatch(status) if type(status) is str else None
+    found = _STATUS.fullmatch(status) if isinstance(status, str) else None
     if found is None:
         raise ValueError(f"{status!r} is no status: expected three digits and a reason")
     code = int(found[1])
@@ -315,10 +315,10 @@ def _plan(handler: Any, status: str, headers: list[tuple[str, str]]) -> Plan:
     lines: list[bytes] = []
     length, dated = None, False
     for header in headers:
-        if type(header) is not tuple or len(header) != 2:
+        if not isinstance(header, tuple) or len(header) != 2:
             raise TypeError(f"{header!r} is no header: expected a tuple of name and value")
         name, value = header
-        if type(name) is not str or type(value) is not str:
+        if not (isinstance(name, str) and isinstance(value, str)):
             raise TypeError(f"{header!r} is no header: name and value must be of type str")
         if is_hop_by_hop(name):
             raise ValueError(f"the header {name} is the server's affair (PEP 3333), not {value!r}")
