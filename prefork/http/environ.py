@@ -1,8 +1,8 @@
 """The environ of a WSGI application (PEP 3333), made of a request's head.
 
 A worker, in the thread of the handler. What a head says is worked out once and
-copied for each request that sends the same bytes. It never reads the body, and
-never puts the process's own environment into it.
+copied for each request that sends the same bytes. It reads no body but a chunked
+one, whose length it has to tell, and never puts the process's own environment into it.
 """
 
 import io
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http import exchange
 from prefork.http.file_wrapper import FileWrapper
+from prefork.http.spool import take_in
 from prefork.http.wire import Head, WireError
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class Environs:
     def make(self, handler: Any, connection: "Connection", head: Head) -> dict[str, Any]:
         """Return the environ of a request.
 
+        Whoever calls this closes its `wsgi.input` where a body came in chunks.
         Raises: WireError for a field whose name CGI cannot tell from another's,
-        and where proxies contradict each other.
+        where proxies contradict each other, and for a chunked body that is none;
+        OSError, TimeoutError when such a body does not come.
         """
         template = head.environ
         if template is None:
@@ -57,9 +60,13 @@ class Environs:
         environ["REMOTE_ADDR"] = host if host != "unix" else ""  # applications expect an address
         if port:
             environ["REMOTE_PORT"] = str(port)
-        environ["wsgi.input"] = (
-            io.BytesIO() if connection.body is None else _input(handler, connection)
-        )
+        body = connection.body
+        if body is None:
+            environ["wsgi.input"] = io.BytesIO()
+        elif head.length is None:
+            _take_in(handler, connection, environ)
+        else:
+            environ["wsgi.input"] = _input(handler, connection)
         environ["wsgi.errors"] = sys.stderr
         return environ
 
@@ -76,7 +83,11 @@ class Environs:
         for name, value in (self._fixed | origin).items():
             environ.setdefault(name, value)
         environ["wsgi.url_scheme"] = origin.get("wsgi.url_scheme", "http")
-        environ["wsgi.input"] = handler.rfile
+        if head.length is None:
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
+            _take_in(handler, connection, environ)
+        else:
+            environ["wsgi.input"] = handler.rfile
         environ["wsgi.errors"] = handler.get_stderr()
         return environ
 
@@ -93,6 +104,8 @@ class Environs:
         environ["QUERY_STRING"] = query
         for name, value in head.fields:
             key = name.replace("-", "_").upper()
+            if key == "TRANSFER_ENCODING":
+                continue  # it is decoded (RFC 9112 §7.1.3); Bottle would do it again
             if key not in _BARE:
                 key = f"HTTP_{key}"
             if key not in environ:
@@ -117,6 +130,13 @@ def _input(handler: Any, connection: "Connection") -> Any:
         connection.buffer = buffer[size:]
         return io.BytesIO(buffer[:size])
     return handler.rfile
+
+
+def _take_in(handler: Any, connection: "Connection", environ: dict[str, Any]) -> None:
+    """Put a chunked body and its length into environ."""
+    memory_bytes = connection.engine.limits.prefetch_bytes
+    environ["wsgi.input"], size = take_in(handler.rfile, memory_bytes)
+    environ["CONTENT_LENGTH"] = str(size)
 
 
 def _believe(handler: Any, connection: "Connection", environ: dict[str, Any]) -> Any:

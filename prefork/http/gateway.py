@@ -278,14 +278,19 @@ def dispatch(self: Any, connection: "Connection", head: Head) -> None:
         environ = environs.made_by_handler(self, connection, head)
     else:
         environ = environs.make(self, connection, head)
+    spooled = environ["wsgi.input"] if head.length is None else None
     call = Call(gateway, self, connection)
     environ["wsgi.early_hints"] = call.early_hints
-    result = server.get_app()(environ, call.start_response)
     try:
-        call.answer(result)
+        result = server.get_app()(environ, call.start_response)
+        try:
+            call.answer(result)
+        finally:
+            if type(result) is not list and (close := getattr(result, "close", None)) is not None:
+                close()
     finally:
-        if type(result) is not list and (close := getattr(result, "close", None)) is not None:
-            close()
+        if spooled is not None:
+            spooled.close()
     if not call.whole:
         call.complain()
     if engine.logs_by_handler or self._prefork_asks.logs:
