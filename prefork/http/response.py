@@ -108,9 +108,12 @@ class Response(io.BufferedIOBase):
         elif mode == CHUNKED:
             if size:
                 self._outbox.send(b"%x\r\n%b\r\n" % (size, data))
+        elif mode == NONE:
+            self._connection.show_life()
+            return size
         elif mode == GONE:
             raise ValueError("I/O operation on closed file")
-        elif mode != NONE:
+        else:
             self._outbox.send(data)
         if self.sent:  # not for the first: it costs as much as a clock
             self._connection.show_life()
