@@ -12,14 +12,38 @@ from typing import Any, Final
 _PLAIN: Final = (io.BufferedReader, io.BufferedRandom)
 
 
+#: Frameworks suggest 4096 or 8192: many sends for a file that is there.
+_PIECE_BYTES: Final = 1 << 16
+
+
 class FileWrapper(wsgiref.util.FileWrapper):
     """Pieces of a file-like object, of blksize bytes; or the whole by sendfile(2).
 
-    filelike: has `read(size)`, and perhaps `close()`.
+    filelike: has `read(size)`, and perhaps `close()`. Pieces of a plain file
+    may be larger. Werkzeug's answers to a Range look for `seek()`; without it they
+    read all that is before.
     """
 
-    def __init__(self, filelike: Any, blksize: int = 1 << 16) -> None:
+    def __init__(self, filelike: Any, blksize: int = _PIECE_BYTES) -> None:
+        if type(filelike) in _PLAIN:
+            blksize = max(blksize, _PIECE_BYTES)
         super().__init__(filelike, blksize)
+
+    def seekable(self) -> bool:
+        """Tell whether the file has positions."""
+        seekable = getattr(self.filelike, "seekable", None)
+        return seekable is not None and bool(seekable())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a position of the file; return it.
+
+        Raises: what the file's own `seek()` raises.
+        """
+        return int(self.filelike.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the position in the file."""
+        return int(self.filelike.tell())
 
 
 def piece_of(wrapper: FileWrapper) -> tuple[int, int, int] | None:
