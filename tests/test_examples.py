@@ -46,13 +46,24 @@ def listening(daemon) -> list[str]:
 
 
 def test_no_example_is_without_its_test():
-    assert EXAMPLES == ["behind-proxy.toml", "handler.toml", "pools.toml", "share.toml"]
+    assert EXAMPLES == [
+        "behind-proxy.toml",
+        "handler.toml",
+        "pools.toml",
+        "share.toml",
+        "wsgi.toml",
+    ]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_good_and_so_is_what_is_shown_of_it(tmp_path, share, name):
     site = Site(tmp_path)
-    environ = {**os.environ, "SHARE": str(share), "SOCKET": str(tmp_path / "http.sock")}
+    environ = {
+        **os.environ,
+        "SHARE": str(share),
+        "SOCKET": str(tmp_path / "http.sock"),
+        "BOOK": str(tmp_path / "book"),
+    }
     checked = site.run("check", ETC / name, env=environ)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert checked.stdout.startswith(f"{ETC / name}: good\n")
@@ -108,6 +119,24 @@ def test_pools_serves_each_in_its_way(tmp_path, share):
             client.sendto(b"hello", ("127.0.0.1", echo))
             assert client.recv(100) == b"hello"
         assert len(daemon.workers()) == 2 + 4 + 1 + 1
+
+
+def test_wsgi_serves_an_application_from_four_workers(tmp_path):
+    book = tmp_path / "book"
+    with started(tmp_path, "wsgi.toml", BOOK=book, PORT=0) as daemon:
+        base = f"http://127.0.0.1:{daemon.port}"
+        with httpx.Client(base_url=base, timeout=DEADLINE_S) as client:
+            for text in ("Ada was here", "<b>So was Z\u00eb</b>"):
+                signed = client.post("/", data={"text": text})
+                assert (signed.status_code, signed.headers["Location"]) == (303, "/")
+            forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+            page = client.get("/", headers=forwarded).text
+            assert "<li>Ada was here</li>" in page
+            assert "<li>&lt;b&gt;So was Z\u00eb&lt;/b&gt;</li>" in page
+            assert "You come from 203.0.113.9 by https." in page
+            assert client.get("/book").content == book.read_bytes()
+            assert client.get("/other").status_code == 404
+        assert len(daemon.workers()) == 4
 
 
 V1 = b"PROXY TCP4 198.51.100.1 198.51.100.2 1111 443\r\n"
