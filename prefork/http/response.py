@@ -48,10 +48,23 @@ class Response(io.BufferedIOBase):
     close: whether the connection must end with this answer.
     """
 
-    _partial = b""
+    # Beside them there is the `__dict__` of io's classes, in which nothing needs to be looked for.
+    __slots__ = (
+        "_connection",
+        "_head",
+        "_outbox",
+        "_partial",
+        "close_after",
+        "left",
+        "mode",
+        "sent",
+        "status",
+    )
 
     def __init__(self, connection: "Visit") -> None:
         self._connection: Any = connection
+        self._partial = b""
+        self._head = b""
         self._outbox = connection.outbox
         self.begin()
 
