@@ -16,8 +16,8 @@ FLOORS = {
     "pidfile privileges sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table http.chunked http.client http.kept "
-    "http.lenient http.limits http.pool listeners logs.files logs.sinks outfit queues "
-    "http.spool roles",
+    "http.lenient http.limits http.plans http.pool http.spool listeners logs.files "
+    "logs.sinks outfit queues roles",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.door logs.events logs.relay reload.handover",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "

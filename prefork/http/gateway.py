@@ -7,17 +7,15 @@ leaves an iterable unclosed.
 """
 
 import os
-import re
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from wsgiref.util import is_hop_by_hop
 
 from prefork import log
 from prefork.http.environ import Environs
 from prefork.http.file_wrapper import FileWrapper, piece_of
-from prefork.http.heads import date_line, header_line, status_lines
+from prefork.http.heads import header_line
 from prefork.http.outbox import Descriptor
+from prefork.http.plans import Plan, Plans
 from prefork.http.wire import Head
 
 if TYPE_CHECKING:
@@ -26,39 +24,7 @@ if TYPE_CHECKING:
 
 #: A longer body is not joined with its head: the copy would cost more than a second send.
 _JOINED_BYTES: Final = 1 << 16
-_PLANS_MOST: Final = 1024  # of some 500 bytes
-_STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: ([^\0-\x08\x0a-\x1f\x7f]*))?")  # RFC 9112 §4
-_BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _OPENERS: Final = (list, tuple)
-
-
-@dataclass(slots=True)
-class Plan:
-    """A head without its date.
-
-    before, after: what stands around it. length: Content-Length, None if the
-    application has not said. dated: the application has said the date.
-    bodiless: no body may follow. of_today: the date it was sent with last, and all.
-    """
-
-    code: int
-    before: bytes
-    after: bytes
-    length: int | None
-    dated: bool
-    bodiless: bool
-    of_today: tuple[bytes, bytes] = (b"", b"")
-
-    def lines(self) -> bytes:
-        """Return the head without its empty line."""
-        if self.dated:
-            return self.before + self.after
-        date = date_line()
-        then, lines = self.of_today
-        if then is not date:
-            lines = self.before + date + self.after
-            self.of_today = date, lines
-        return lines
 
 
 class Gateway:
@@ -70,27 +36,8 @@ class Gateway:
     def __init__(self, engine: "Engine") -> None:
         self.base: dict[str, Any] = dict(engine.server.base_environ)
         self.environs = Environs(engine)
-        self._plans: dict[tuple[str, tuple[tuple[str, str], ...]], Plan] = {}
-
-    def plan(self, handler: Any, status: str, headers: list[tuple[str, str]]) -> Plan:
-        """Return the plan of a head; the same head comes again and again.
-
-        Raises: TypeError, ValueError, UnicodeEncodeError for what is none.
-        """
-        if type(headers) is not list:
-            raise TypeError(f"headers must be a list, not {type(headers).__name__}")
-        key = status, tuple(headers)
-        try:
-            found = self._plans.get(key)
-        except TypeError:
-            found = None  # not to be hashed: `_read` says what it should be
-        if found is None:
-            found = _plan(handler, status, headers)
-            if len(self._plans) >= _PLANS_MOST:
-                self._plans.clear()
-            if len(found.after) < 1 << 10:
-                self._plans[key] = found
-        return found
+        self.plans = Plans()
+        self.get_app = engine.server.get_app
 
 
 class Call:
@@ -125,7 +72,7 @@ class Call:
                 exc_info = None  # a frame that knows its own traceback
         elif self._plan is not None:
             raise AssertionError("start_response() was called again, without exc_info")
-        self._plan = self._gateway.plan(self._handler, status, headers)
+        self._plan = self._gateway.plans.find(self._handler, status, headers)
         return self.write
 
     def write(self, data: bytes, /) -> None:
@@ -173,7 +120,7 @@ class Call:
                     and head is not None
                     and head.is_common
                 ):
-                    self._send_whole(plan, body)  # most do
+                    self._send_common(plan, body)  # most do
                 else:
                     self._answer_whole(self._expect_plan(), body)
                 return
@@ -218,6 +165,17 @@ class Call:
         else:
             self._begin(plan)
             self._connection.response.write(body)
+
+    def _send_common(self, plan: Plan, body: bytes) -> None:
+        """Do as `_send_whole()` where HTTP/1.1 needs no word about the connection, if it stays."""
+        connection = self._connection
+        size = len(body)
+        if size > _JOINED_BYTES or connection.must_close():
+            self._send_whole(plan, body)
+            return
+        self._sent = self.whole = True
+        connection.response.note_whole(plan.code, size)
+        connection.outbox.send(plan.head() + body)
 
     def _send_whole(self, plan: Plan, body: bytes) -> None:
         """Send an answer whose length is known: head and body together."""
@@ -282,7 +240,7 @@ def dispatch(self: Any, connection: "Connection", head: Head) -> None:
     call = Call(gateway, self, connection)
     environ["wsgi.early_hints"] = call.early_hints
     try:
-        result = server.get_app()(environ, call.start_response)
+        result = gateway.get_app()(environ, call.start_response)
         try:
             call.answer(result)
         finally:
@@ -309,42 +267,3 @@ def _joined(result: Any) -> Any:
     if all(type(data) is bytes for data in result) and sum(map(len, result)) <= _JOINED_BYTES:
         return b"".join(result)
     return None
-
-
-def _plan(handler: Any, status: str, headers: list[tuple[str, str]]) -> Plan:
-    found = _STATUS.fullmatch(status) if isinstance(status, str) else None
-    if found is None:
-        raise ValueError(f"{status!r} is no status: expected three digits and a reason")
-    code = int(found[1])
-    status_line, server_line = status_lines(handler, code, found[2] or "")
-    lines: list[bytes] = []
-    length, dated = None, False
-    for header in headers:
-        if not isinstance(header, tuple) or len(header) != 2:
-            raise TypeError(f"{header!r} is no header: expected a tuple of name and value")
-        name, value = header
-        if not (isinstance(name, str) and isinstance(value, str)):
-            raise TypeError(f"{header!r} is no header: name and value must be of type str")
-        if is_hop_by_hop(name):
-            raise ValueError(f"the header {name} is the server's affair (PEP 3333), not {value!r}")
-        line = header_line(name, value)[0]
-        key = name.lower()
-        if key == "content-length":
-            if code in _BODILESS[:1]:
-                continue  # RFC 9110 §8.6
-            length = _length(value, length)
-        elif key == "date":
-            dated = True
-        elif key == "server":
-            server_line = b""
-        lines.append(line)
-    before, after = status_line + server_line, b"".join(lines)
-    return Plan(code, before, after, length, dated, code in _BODILESS)
-
-
-def _length(value: str, before: int | None) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= 18):
-        raise ValueError(f"Content-Length must be a number, not {value!r}")
-    if before not in (None, int(value)):
-        raise ValueError(f"two Content-Lengths: {before} and {value}")
-    return int(value)

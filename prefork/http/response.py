@@ -249,6 +249,10 @@ class Response(io.BufferedIOBase):
             return lines + b"Connection: keep-alive\r\n\r\n"
         return lines + b"\r\n"
 
+    def note_whole(self, status: int, size: int) -> None:
+        """Note that the caller sends a whole answer, after which the connection persists."""
+        self.mode, self.left, self.sent, self.status = LENGTH, 0, size, status
+
     def hold_head(self, head: bytes) -> None:
         """Frame a whole head, and keep it for the first bytes of its body."""
         self._frame(head)
