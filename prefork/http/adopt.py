@@ -160,6 +160,7 @@ def _wsgi_stock(cls: type[Any]) -> Mapping[str, Any]:
 def _wsgi(cls: type[Any], stock: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hooks that call an application, and keep the connection."""
     members: dict[str, Any] = {"handle": hooks.handle, "_prefork_dispatch": gateway.dispatch}
+    members["_prefork_remote"] = None
     members["_prefork_makes_environ"] = any(
         defines(cls, name) is not stock[name] for name in ("get_environ", "get_stderr")
     )

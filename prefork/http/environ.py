@@ -53,15 +53,14 @@ class Environs:
         if template is None:
             template = head.environ = self._template(handler, head)
         environ = template.copy()
-        address = connection.address
         if connection.engine.forwarders is not None:
-            address = _believe(handler, connection, environ)
-        host, port = address[0], address[1]
-        environ["REMOTE_ADDR"] = host if host != "unix" else ""  # applications expect an address
-        if port:
-            environ["REMOTE_PORT"] = str(port)
-        body = connection.body
-        if body is None:
+            environ |= _remote(_believe(handler, connection, environ))
+        else:
+            remote = handler._prefork_remote
+            if remote is None:
+                remote = handler._prefork_remote = _remote(connection.address)
+            environ |= remote
+        if connection.body is None:
             environ["wsgi.input"] = io.BytesIO()
         elif head.length is None:
             _take_in(handler, connection, environ)
@@ -92,8 +91,10 @@ class Environs:
         return environ
 
     def _template(self, handler: Any, head: Head) -> dict[str, Any]:
-        _refuse_ambiguous(head)
-        environ = self._base | self._fixed
+        of_fields = head.shared.environ
+        if of_fields is None:
+            of_fields = head.shared.environ = self._of_fields(head)
+        environ = of_fields.copy()
         environ["SERVER_SOFTWARE"] = handler.server_version
         environ["SERVER_PROTOCOL"] = head.version
         environ["REQUEST_METHOD"] = head.method
@@ -102,6 +103,17 @@ class Environs:
         path, _, query = target.partition("?")
         environ["PATH_INFO"] = urllib.parse.unquote(path, "iso-8859-1") if "%" in path else path
         environ["QUERY_STRING"] = query
+        if authority:
+            environ["HTTP_HOST"] = authority  # whatever Host says (RFC 9112 §3.2.2)
+        return environ
+
+    def _of_fields(self, head: Head) -> dict[str, Any]:
+        """Return all but what the request line says.
+
+        Browsers send the same fields with each request for a kind of resource.
+        """
+        _refuse_ambiguous(head)
+        environ = self._base | self._fixed
         for name, value in head.fields:
             key = name.replace("-", "_").upper()
             if key == "TRANSFER_ENCODING":
@@ -116,9 +128,15 @@ class Environs:
                 environ[key] += f",{value}"
             else:
                 environ[key] = value
-        if authority:
-            environ["HTTP_HOST"] = authority  # whatever Host says (RFC 9112 §3.2.2)
         return environ
+
+
+def _remote(address: Any) -> dict[str, str]:
+    host, port = address[0], address[1]
+    remote = {"REMOTE_ADDR": host if host != "unix" else ""}  # applications expect an address
+    if port:
+        remote["REMOTE_PORT"] = str(port)
+    return remote
 
 
 def _input(handler: Any, connection: "Connection") -> Any:

@@ -230,7 +230,8 @@ def dispatch(self: Any, connection: "Connection", head: Head) -> None:
     gateway = engine.gateway
     if gateway is None or gateway.base != server.base_environ:
         gateway = engine.gateway = Gateway(engine)
-        head.environ = None
+        engine.parser.forget()  # heads have environs with the old base
+        head.environ = head.shared.environ = None
     environs = gateway.environs
     if self._prefork_makes_environ:
         environ = environs.made_by_handler(self, connection, head)

@@ -72,11 +72,12 @@ class WireError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Block:
+class Block:
     """What a head's fields say, whatever the request line is; shared as heads are.
 
     length: as in `Head`. options: the words of Connection, in lower case.
-    has_upgrade: there is an Upgrade field. fields: made at first use.
+    has_upgrade: there is an Upgrade field. fields: made at first use. environ:
+    what WSGI makes of them, once it has.
     """
 
     content: bytes
@@ -87,6 +88,7 @@ class _Block:
     has_upgrade: bool
     is_conditional: bool
     fields: tuple[tuple[str, str], ...] | None = None
+    environ: dict[str, object] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -99,8 +101,8 @@ class Head:
     what the client wants (RFC 9112 §9.3). is_common: HTTP/1.1, and neither HEAD
     nor CONNECT, so that the answer's head alone says how it ends.
     is_conditional: with preconditions (RFC 9110 §13.1). attributes:
-    what `parse_request()` of http.server sets, but `headers`. environ: what
-    WSGI makes of it, once it has.
+    what `parse_request()` of http.server sets, but `headers`. shared: with all
+    heads that have the same fields. environ: what WSGI makes of it, once it has.
     """
 
     method: str
@@ -116,18 +118,18 @@ class Head:
     method_name: str
     is_common: bool
     is_conditional: bool
-    _block: _Block
+    shared: Block
     environ: dict[str, object] | None = None
 
     @property
     def block(self) -> bytes:
         """All after the request line, the final empty line included."""
-        return self._block.content
+        return self.shared.content
 
     @property
     def fields(self) -> tuple[tuple[str, str], ...]:
         """Names as sent, values without the white space around them; made at first use."""
-        shared = self._block
+        shared = self.shared
         if shared.fields is None:
             parts = [line.partition(":") for line in str(shared.content, "latin-1").split("\r\n")]
             shared.fields = tuple([(name, value.strip(" \t")) for name, _, value in parts[:-2]])
@@ -144,7 +146,7 @@ class Parser:
         #: What `parse()` returns for bytes that are exactly a head it remembers; None for others.
         self.known = self._heads.get
         self._heads_bytes = 0
-        self._blocks: dict[bytes, _Block] = {}
+        self._blocks: dict[bytes, Block] = {}
         self._blocks_bytes = 0
 
     def parse(self, data: bytes) -> Head | None:
@@ -172,6 +174,12 @@ class Parser:
         if end == size:
             return self._compose(match, data)
         return self._heads.get(whole := data[:end]) or self._compose(match, whole)
+
+    def forget(self) -> None:
+        """Remember no head, and so nothing that others have made of them."""
+        self._heads.clear()
+        self._blocks.clear()
+        self._heads_bytes = self._blocks_bytes = 0
 
     def _is_within(self, match: re.Match[bytes]) -> bool:
         limits = self._limits
@@ -235,7 +243,7 @@ class Parser:
             self._heads[whole] = head
             self._heads_bytes += len(whole)
 
-    def _understand(self, match: re.Match[bytes], content: bytes) -> _Block:
+    def _understand(self, match: re.Match[bytes], content: bytes) -> Block:
         """Read what the fields say together. Raises: WireError."""
         # Repeated fields are one list (RFC 9110 §5.3), which those that may come once are not.
         seen: dict[bytes, bytes] = {}
@@ -247,7 +255,7 @@ class Parser:
             raise WireError(400, "Invalid Host", match[1])
         options = seen.get(b"connection", b"").lower()
         framed = b"content-length" in seen or b"transfer-encoding" in seen
-        block = _Block(
+        block = Block(
             content,
             host is not None,
             self._body_length(seen, match[1]) if framed else 0,
