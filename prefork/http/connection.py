@@ -78,7 +78,8 @@ class Connection(Visit):
         else:
             # Most are what the client has sent before.
             small = len(data) <= CACHED_BYTES and not self.announced
-            if small and (head := engine.known(data)) is not None:
+            known = engine.known
+            if small and (head := known(data)) is not None:
                 self.head, self.fresh = head, True
                 engine.dispatch(self)
                 return

@@ -226,9 +226,10 @@ def dispatch(self: Any, connection: "Connection", head: Head) -> None:
     if head.method == "CONNECT":  # there is no path that it could ask for
         self.send_error(HTTPStatus.NOT_IMPLEMENTED, "Unsupported method ('CONNECT')")
         return
-    server, engine = self.server, connection.engine
+    engine = connection.engine
     gateway = engine.gateway
-    if gateway is None or gateway.base != server.base_environ:
+    # In a worker nobody has the server who could change it once requests come.
+    if gateway is None or (engine.alone and gateway.base != engine.server.base_environ):
         gateway = engine.gateway = Gateway(engine)
         engine.parser.forget()  # heads have environs with the old base
         head.environ = head.shared.environ = None
@@ -241,7 +242,8 @@ def dispatch(self: Any, connection: "Connection", head: Head) -> None:
     call = Call(gateway, self, connection)
     environ["wsgi.early_hints"] = call.early_hints
     try:
-        result = gateway.get_app()(environ, call.start_response)
+        get_app = gateway.get_app
+        result = get_app()(environ, call.start_response)
         try:
             call.answer(result)
         finally:
