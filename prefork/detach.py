@@ -61,7 +61,7 @@ class Detached:
         with self._channel as channel:
             try:
                 channel.send(bytes([exit_status]) + text)
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):  # reset: it had not read who we are
                 raise StartError("whoever started the daemon does not wait for it") from None
 
 

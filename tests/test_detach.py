@@ -15,7 +15,7 @@ from harness import DEADLINE_S, is_alive, wait_gone
 
 PRELUDE = """
 import os, socket, sys
-from prefork.detach import detach
+from prefork.detach import Detached, detach
 from prefork.errors import StartError
 from prefork.pidfile import Pidfile
 channel = socket.socket(fileno=int(sys.argv[1]))
@@ -257,6 +257,20 @@ def test_a_daemon_whose_caller_has_gone_is_not_wanted(tmp_path):
         it.process.kill()
         it.process.wait()
         it.go()
+        assert it.told() == "whoever started the daemon does not wait for it"
+
+
+def test_a_daemon_whose_caller_went_before_it_knew_the_daemon_is_not_wanted(tmp_path):
+    source = """
+        waiting, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        telling.send(b"!")
+        waiting.close()
+        try:
+            Detached(telling).ready()
+        except StartError as error:
+            tell(error)
+        """
+    with start(source, tmp_path) as it:
         assert it.told() == "whoever started the daemon does not wait for it"
 
 
