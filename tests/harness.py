@@ -5,8 +5,11 @@ socket, a pidfd, a child) and fails with what the daemon said when the deadline
 passes.
 """
 
+import codecs
 import contextlib
+import io
 import os
+import random
 import re
 import select
 import shlex
@@ -29,27 +32,49 @@ COMMAND = Path(sysconfig.get_path("scripts")) / "prefork"
 
 
 class Log:
-    """A stream's lines, as they come; reading it never blocks the writer."""
+    """A stream's lines, read as they come, so that the writer never blocks.
 
-    def __init__(self, stream):
+    Who asks for lines gets all that have been written until then: what a process
+    has said is there when its end is known.
+    """
+
+    def __init__(self, stream: io.RawIOBase):
+        self._stream = stream
+        utf8 = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+        self._ready = polling(stream)
         self._lines: list[str] = []
+        self._begun = ""  # a line without its end
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def _read(self, stream):
-        with stream:
-            for line in stream:
+    def _read(self):
+        ready = polling(self._stream)  # of this thread's own: one is not for two at a time
+        with self._stream:
+            while not self._closed:
+                ready.poll()
                 with self._changed:
-                    self._lines.append(line.rstrip("\n"))
-                    self._changed.notify_all()
-        with self._changed:
-            self._closed = True
+                    self._take()
+
+    def _take(self) -> None:
+        """Read what has been written; the caller has the lock."""
+        while not self._closed and self._ready.poll(0):
+            try:
+                data = os.read(self._stream.fileno(), 1 << 16)
+            except OSError:  # EIO: no process has the other side of the terminal any more
+                data = b""
+            *lines, self._begun = (self._begun + self._decoder.decode(data, not data)).split("\n")
+            if not data:
+                self._closed = True
+                lines += [self._begun] * bool(self._begun)
+            self._lines += lines
             self._changed.notify_all()
 
     def lines(self) -> list[str]:
         with self._changed:
+            self._take()
             return list(self._lines)
 
     def wait_for(self, pattern: str, count: int = 1, deadline_s: float = DEADLINE_S) -> re.Match:
@@ -74,6 +99,13 @@ class Log:
 
     def text(self) -> str:
         return "\n".join(self.lines())
+
+
+def polling(stream) -> select.poll:
+    """Return what waits for input; unlike select(), of a descriptor of any number."""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return poll
 
 
 class Daemon:
@@ -105,8 +137,7 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            errors="backslashreplace",
+            bufsize=0,
             start_new_session=True,
             pass_fds=tuple(inherit),
         )
@@ -260,6 +291,17 @@ class Crowd:
         for thing in kept.values():
             thing.close()
         kept.clear()
+
+
+def free_port(among: Iterable[int] = range(10_000, 65_536)) -> int:
+    """Return a port that is free and stays so: none that the kernel gives to who asks for any."""
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    first, last = map(int, given)
+    mine = [port for port in among if not first <= port <= last] or [0]
+    for port in random.sample(mine, len(mine)):
+        with contextlib.suppress(OSError), socket.create_server(("", port)) as free:
+            return free.getsockname()[1]
+    raise AssertionError("no port is free")
 
 
 def children(pid: int) -> list[int]:

@@ -127,8 +127,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="backslashreplace",
+            bufsize=0,
         )
         self._stack.callback(self._power_off)
         self.console = Log(self.process.stdout)
@@ -238,8 +237,7 @@ class Machine:
             env=ENVIRON,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            text=True,
-            errors="backslashreplace",
+            bufsize=0,
         )
         try:
             yield Log(follower.stdout)

@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 from apps.command import Terminal, get, talk
+from harness import free_port
 
 import prefork
 from prefork.greeting import greeting, reachable_urls
@@ -190,8 +191,7 @@ def test_without_target_the_current_directory_is_shared(site):
 
 
 def test_a_number_alone_is_the_port_even_if_a_directory_has_that_name(site):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (site / str(port)).mkdir()
     with Terminal(port, "-b", "127.0.0.1", cwd=site) as terminal:
         assert seen(terminal)[1] == f"Serving {site}"

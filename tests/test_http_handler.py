@@ -551,7 +551,7 @@ def test_the_command_serves_the_folder_says_so_and_ends_by_ctrl_c(tmp_path, modu
         (answer,) = answers(converse(("127.0.0.1", int(port[1])), get("/file")))
         assert (answer.line, answer.body) == (b"HTTP/1.0 200 OK", b"found")
         assert daemon.stop(signal.SIGINT) == 0
-        assert daemon.out.lines()[-1] == "Keyboard interrupt received, exiting."
+        assert daemon.out.wait_closed()[-1] == "Keyboard interrupt received, exiting."
 
 
 def test_the_command_takes_ipv4_on_all_interfaces_and_the_options_of_3_15(tmp_path):

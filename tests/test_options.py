@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from apps.command import Service, get, run, talk
-from harness import DEADLINE_S, title
+from harness import DEADLINE_S, free_port, title
 
 from prefork.cpus import available_cpus
 
@@ -149,8 +149,7 @@ def test_the_port_is_8000_if_none_is_named(site):
 
 
 def test_a_named_port_is_that_port(site):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with Service(site, port, *LOCAL) as daemon:
         assert daemon.at == f"127.0.0.1:{port}"
         assert get(("127.0.0.1", port), "/a.txt").body == b"content"
@@ -474,11 +473,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answer = talk(("127.0.0.1", port), b"GET / HTTP/1.0\r\n\r\n")
         assert answer.startswith(b"HTTP/1.0 500 Internal Server Error\r\n")
         daemon.log.wait_for("ValueError: told")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def test_options_may_stand_anywhere(site):

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from daemon_kit import Mode, Site, fetch, for_everybody, probe
-from harness import COMMAND, DEADLINE_S, Daemon, wait_gone, wait_until
+from harness import COMMAND, DEADLINE_S, Daemon, free_port, wait_gone, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 NOBODY = pwd.getpwnam("nobody")
 OTHERS = grp.getgrnam("daemon").gr_gid
 MAIL = pwd.getpwnam("mail")
+LOW = range(600, 1024)  # ports that only root may bind
 
 
 @pytest.fixture
@@ -107,34 +108,36 @@ def test_supplementary_groups_are_those_of_the_user(site, tmp_path):
 
 
 def test_the_master_drops_when_all_is_open_and_reloads_what_it_then_can(site):
+    port = free_port(LOW)
     site.write(
-        bind=["127.0.0.1:81", "unix:web.sock"],
+        bind=[f"127.0.0.1:{port}", "unix:web.sock"],
         master={"user": "nobody", "pidfile": "pid", "log": {"target": "./log"}},
     )
     with start_for_everybody(site) as daemon:
         assert status(daemon.pid, "Uid") == ids(NOBODY.pw_uid)
         (worker,) = daemon.workers()
         assert status(worker, "Uid") == ids(NOBODY.pw_uid)
-        assert probe(81, "os.getuid()") == NOBODY.pw_uid
+        assert probe(port, "os.getuid()") == NOBODY.pw_uid
         assert status(daemon.pid, "NoNewPrivs") == ["1"]
-        site.order("reload")  # port 81 and the log are handed over, for nobody could open them
+        site.order("reload")  # the port and the log are handed over, for nobody could open them
         wait_gone(worker)
-        assert probe(81, "1") == 1
+        assert probe(port, "1") == 1
         stop(daemon)
     assert "reload.done generation=2" in (site.folder / "log").read_text()
 
 
 def test_low_ports_are_bound_before_rights_are_dropped_and_not_after(site):
-    site.write(bind=["127.0.0.1:82"], user="nobody")
+    low = free_port(LOW)
+    site.write(bind=[f"127.0.0.1:{low}"], user="nobody")
     with site.start() as daemon:
-        assert probe(82, "os.getuid()") == NOBODY.pw_uid
-        attempt = "[s := socket.socket(), s.connect_ex(('127.0.0.1', 82)), s.close()][1]"
-        assert probe(82, attempt) == 0
+        assert probe(low, "os.getuid()") == NOBODY.pw_uid
+        attempt = f"[s := socket.socket(), s.connect_ex(('127.0.0.1', {low})), s.close()][1]"
+        assert probe(low, attempt) == 0
         stop(daemon)
     site.write(bind=["127.0.0.1:0"], master={"user": "nobody"})
     with start_for_everybody(site) as daemon:
         port = int(daemon.log.wait_for(r"at=127\.0\.0\.1:(\d+)")[1])
-        site.write(bind=["127.0.0.1:0", "127.0.0.1:83"], master={"user": "nobody"})
+        site.write(bind=["127.0.0.1:0", f"127.0.0.1:{low}"], master={"user": "nobody"})
         answer = site.ask("reload")
         assert answer.returncode == 1
         assert "ports below 1024 need privileges" in answer.stderr

@@ -30,8 +30,7 @@ class Terminal(Prefork):
         command = ["sh", "-c", script, "sh", os.ttyname(self._theirs)]
         command += [str(COMMAND), *arguments]
         Daemon.__init__(self, command, cwd=cwd, **environ)
-        raw = _Screen(self._keyboard)
-        self.screen = Log(io.TextIOWrapper(io.BufferedReader(raw), errors="backslashreplace"))
+        self.screen = Log(io.FileIO(self._keyboard))
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -53,27 +52,6 @@ class Terminal(Prefork):
         if self._theirs >= 0:
             os.close(self._theirs)
             self._theirs = -1
-
-
-class _Screen(io.RawIOBase):
-    """What is written to a terminal; that it hangs up at the end is an end of file."""
-
-    def __init__(self, fd: int):
-        self._fd = fd
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        try:
-            return os.readv(self._fd, [buffer])
-        except OSError:  # EIO: no process has the other side open any more
-            return 0
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
 
 
 def run(*arguments, cwd=None, prefix=(), stdin=subprocess.DEVNULL, **environ):
