@@ -39,6 +39,11 @@ def script(folder: Path, *parts: str) -> Script:
     return Script(folder, HEAD + "".join(parts))
 
 
+def both_workers(program: Script) -> list[int]:
+    wait_until(lambda: len(program.workers()) == 2)  # one may answer before the other is there
+    return program.workers()
+
+
 def tcp_server(body: str = "", bases: str = "PreforkMixIn, socketserver.TCPServer") -> str:
     return f"""
 class Server({bases}):
@@ -213,8 +218,7 @@ print("END", flush=True)
 """
     with script(tmp_path, ANSWER_PID, tcp_server(), end) as program:
         assert converse(program.address, b"x\n").startswith(b"x ")
-        workers = program.workers()
-        assert len(workers) == 2
+        workers = both_workers(program)
         program.send(signal.SIGUSR1)
         assert program.wait() == 0
         assert not any(is_alive(pid) for pid in workers)
@@ -320,7 +324,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 """
     with script(tmp_path, ANSWER_PID, tcp_server(), own, SERVE) as program:
         assert converse(program.address, b"x\n").startswith(b"x ")
-        workers = program.workers()
+        workers = both_workers(program)
         assert program.stop() == 7
         for pid in workers:
             wait_gone(pid)
@@ -536,10 +540,11 @@ server.server_address = server.socket.getsockname()
 
 def test_workers_auto_is_the_number_of_processors_of_the_process(tmp_path):
     source = tcp_server().replace("    workers = 2\n", "")
-    with script(tmp_path, ANSWER_PID, source, SERVE) as program:
+    with script(tmp_path, LOG, ANSWER_PID, source, SERVE) as program:
         assert converse(program.address, b"x\n").startswith(b"x ")
-        assert len(program.workers()) == len(os.sched_getaffinity(0))
+        wait_until(lambda: len(program.workers()) >= len(os.sched_getaffinity(0)))
         assert program.stop() == 0
+    assert program.log.text().count("worker.started") == len(os.sched_getaffinity(0))
 
 
 def test_the_processes_say_what_they_are_and_the_programs_title_returns(tmp_path):

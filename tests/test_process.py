@@ -22,6 +22,7 @@ from harness import (
     Script,
     children,
     converse,
+    free_port,
     is_alive,
     read_all,
     title,
@@ -592,8 +593,7 @@ def listens(port: int) -> bool:
 @pytest.mark.slow
 def test_64_starts_and_stops_on_one_port_leave_nothing_behind(tmp_path):
     (tmp_path / "file").write_text("hello")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     memory = shared_memory()
     for _ in range(64):
         with Prefork(tmp_path, port, "-b", "127.0.0.1", "-w", "2", "--quiet") as daemon:
@@ -605,7 +605,7 @@ def test_64_starts_and_stops_on_one_port_leave_nothing_behind(tmp_path):
             assert not any(is_alive(pid) for pid in workers)
             assert daemon.log.wait_closed()[1:] == []  # the access line, then end of file
     assert not listens(port)
-    assert shared_memory() == memory
+    wait_until(lambda: shared_memory() <= memory)  # others' may come, and go
 
 
 def test_a_process_that_serves_and_stops_64_times_keeps_no_descriptor(tmp_path):
