@@ -260,6 +260,14 @@ class Gate:
         """Return when a handler waits; it goes on when what is returned is closed."""
         return Held(self.path)
 
+    def stay_open(self) -> None:
+        """Let those go on who wait, and whoever comes from here on."""
+        held = self.wait_for_somebody()
+        opened = self.path.with_name("opened")
+        opened.touch()
+        opened.replace(self.path)
+        held.let_go()
+
 
 class Held:
     """The writing end of a FIFO: opening it returns when the reader is there."""

@@ -158,7 +158,7 @@ class Daemon:
             self.process.wait()
         try:
             for pid in left:
-                wait_gone(pid, deadline_s=5)
+                wait_gone(pid)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)  # what a failed test leaves of its session

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import Daemon
+from harness import DEADLINE_S, Daemon
 
 APP = Path(__file__).parent / "apps" / "http_app.py"
 
@@ -146,7 +146,7 @@ class Reader:
 class Client(Reader):
     """One connection."""
 
-    def __init__(self, address, receive_bytes=None, deadline_s=5.0):
+    def __init__(self, address, receive_bytes=None, deadline_s=DEADLINE_S):
         self.sock = socket.socket()
         if receive_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)

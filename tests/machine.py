@@ -35,6 +35,8 @@ CGROUPS = [
     if (path / "cgroup.procs").exists()
 ]
 
+BOOT_S = 60.0  # on a quiet machine it takes three
+
 #: Where the package under test is installed in the machine; /usr/bin/prefork leads there.
 HOME = "/opt/prefork"
 
@@ -137,7 +139,7 @@ class Machine:
     def _wait_booted(self, notify):
         told = ""
         while "READY=1" not in told.split():
-            assert select.select([notify], [], [], DEADLINE_S)[0], "the machine did not boot"
+            assert select.select([notify], [], [], BOOT_S)[0], "the machine did not boot"
             told += notify.recv(4096).decode() + "\n"
             found = re.search(r"^X_NSPAWN_LEADER_PID=(\d+)$", told, re.MULTILINE)
             if found and not self.leader:
@@ -151,7 +153,7 @@ class Machine:
                 self.run("systemctl", "poweroff", check=False)
             else:
                 self.process.terminate()
-            self.process.wait(DEADLINE_S)
+            self.process.wait(BOOT_S)
         finally:
             if self.leader:
                 with contextlib.suppress(ProcessLookupError):

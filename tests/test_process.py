@@ -348,7 +348,7 @@ def test_no_worker_outlives_a_killed_master(tmp_path):
         workers = wait_ready(program, 4)
         os.kill(program.pid, signal.SIGKILL)
         for pid in workers:
-            wait_gone(pid, deadline_s=2)
+            wait_gone(pid)
         assert not any(map(is_alive, workers))
 
 
@@ -370,7 +370,7 @@ class Handler(socketserver.BaseRequestHandler):
             assert len(all_of_them) == (2 if bases == "ForkingTCPServer" else 1)
             os.kill(program.pid, signal.SIGKILL)
             for pid in all_of_them:
-                wait_gone(pid, deadline_s=2)
+                wait_gone(pid)
 
 
 def test_an_orphan_still_answers_the_request_in_its_hands(tmp_path):
@@ -382,7 +382,7 @@ def test_an_orphan_still_answers_the_request_in_its_hands(tmp_path):
             os.kill(program.pid, signal.SIGKILL)
             with opened(tmp_path / "GATE"):
                 assert read_all(client) == b"answered"
-        wait_gone(worker, deadline_s=2)
+        wait_gone(worker)
 
 
 # -- the end -------------------------------------------------------------------
@@ -638,7 +638,7 @@ after = os.listdir("/proc/self/fd"), open("/proc/self/maps").read().count("/dev/
 print("SAME", before == after, before, after, flush=True)
 """
     with script(tmp_path, PID, source) as program:
-        assert program.wait() == 0
+        assert program.wait(deadline_s=90) == 0
         program.out.wait_for("^SAME True")
 
 

@@ -394,7 +394,7 @@ class Handler(socketserver.BaseRequestHandler):
         with socket.create_connection(program.address, DEADLINE_S):
             program.out.wait_for("BEGUN")
             os.kill(program.pid, signal.SIGKILL)
-            wait_gone(worker, deadline_s=2)
+            wait_gone(worker)
             assert not is_alive(worker)
 
 
