@@ -109,6 +109,28 @@ def log(connection: "Connection", access: "AccessLog") -> None:
         connection.unlogged = entry
 
 
+def log_alone(handler: Any, access: "AccessLog", status: Any, size: Any) -> None:
+    """Add a request that a handler has read and answered by itself, as far as it can be known."""
+    method, _, rest = handler.requestline.partition(" ")
+    target, _, version = rest.rpartition(" ")
+    headers = getattr(handler, "headers", None) or {}
+    entry = Entry(
+        host=handler.address_string(),
+        user="",
+        request_line=handler.requestline,
+        status=str(getattr(status, "value", status)),
+        size=size,
+        time_s=time.time(),
+        took_s=0.0,
+        referer=headers.get("Referer", ""),
+        user_agent=headers.get("User-Agent", ""),
+        method=method,
+        target=target,
+        version=version,
+    )
+    access.add(entry)
+
+
 def log_late(connection: "Connection") -> None:
     """Add a request to the access log whose answer has been sent, or will not be."""
     entry, connection.unlogged = connection.unlogged, None

@@ -307,6 +307,9 @@ def log_request(self: Any, code: Any = "-", size: Any = "-") -> None:
     connection = connection_of(self)
     if connection is None or connection.engine.logs_by_handler:
         _Stdlib.log_request(self, code, size)
+    elif connection.requests == 0 and connection.engine.access is not None:
+        # Its handle() is its own, as in wsgiref, and nobody else sees where an answer ends.
+        exchange.log_alone(self, connection.engine.access, code, size)
 
 
 def log_error(self: Any, format: str, *args: Any) -> None:  # noqa: A002 # the stdlib's name
