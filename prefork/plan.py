@@ -7,18 +7,21 @@ line's words (`cli`); both run in the same way from here on.
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from prefork import log
 from prefork.children import answer_of
 from prefork.errors import PreforkError, StartError
+from prefork.foreign import Maker
 from prefork.listeners import Listener, Listeners, Where
 from prefork.mixin import PreforkMixIn
 from prefork.outfit import Outfit
 from prefork.pool import Pool, Settings
 from prefork.queues import Queue, Queues
-from prefork.servers import class_for, make_server
+from prefork.servers import make_server, maker_for
 from prefork.target import Kind, Target
 from prefork.worker import Worker
 
@@ -35,10 +38,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Code:
-    """What comes from the program's modules. variables: the handler's defaults for the server's."""
+    """What comes from the program's modules. variables: the handler's defaults for the server's.
+
+    maker: of the servers; None: what fits the handler.
+    """
 
     target: Target
-    server_class: type[Any] | None = None
+    maker: Maker | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     on_worker_start: Hook | None = None
     on_worker_stop: Hook | None = None
@@ -123,9 +129,11 @@ class Prepared:
         for number in range(count):
             self._queues[number] = self._listen(number)
         if plan.preload:
+            before = set(threading.enumerate())
             with plan.outfit.imported_in():
                 self._code = plan.load()
                 self._servers = self._make(self._queues[0])
+            _warn_of_threads(plan, set(threading.enumerate()) - before)
 
     @property
     def listeners(self) -> list[Listener]:
@@ -205,12 +213,25 @@ class Prepared:
 
     def _make(self, queue: Sequence[tuple[Place, Listener]]) -> list[PreforkMixIn]:
         code = self._code
-        server_class = class_for(code.target, code.server_class)
+        maker = code.maker or maker_for(code.target)
         common = {**code.variables, **self.plan.variables, **self._variables}
         return [
-            make_server(server_class, {**common, **_variables(place)}, listener.sock, code.target)
+            make_server(maker, {**common, **_variables(place)}, listener.sock, code.target)
             for place, listener in queue
         ]
+
+
+def _warn_of_threads(plan: Plan, threads: Iterable[threading.Thread]) -> None:
+    """Log that workers will not have what the import of their code has started."""
+    names = ", ".join(sorted(thread.name for thread in threads))
+    if names:
+        log.warning(
+            "threads.left_behind",
+            pool=plan.name or None,
+            what=plan.what,
+            threads=names,
+            remedy="start them in on_worker_start, or preload = false",
+        )
 
 
 def _variables(place: Place) -> dict[str, Any]:

@@ -4,11 +4,9 @@ The master, `prefork check`, a rehearsal. It opens nothing. All that is wrong is
 said at once, as the config's own errors are.
 """
 
-import functools
 import os
 import socket
-import socketserver
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -25,35 +23,20 @@ from prefork.config import (
 )
 from prefork.config import Place as Scheme
 from prefork.cpus import available_cpus
-from prefork.errors import PreforkError, StartError, UsageError
-from prefork.http.server import HTTPServer
+from prefork.errors import PreforkError, StartError
 from prefork.life import Life
 from prefork.listeners import Where
+from prefork.loading import loader
 from prefork.logs.events import Wanted
-from prefork.options import with_options
 from prefork.outfit import Outfit
-from prefork.plan import Code, Place, Plan, claimed_twice, kind_of
+from prefork.plan import Place, Plan, claimed_twice, kind_of
 from prefork.policy import Policy
 from prefork.pool import Settings
 from prefork.privileges import Identity, find_group, find_user, resolve
-from prefork.servers import class_for
 from prefork.sockets import UNIX_PREFIX, Endpoint, everywhere, keep_apart, warn_of_limit
 from prefork.sockets import resolve as resolve_address
-from prefork.target import Kind, find_object, find_target
+from prefork.target import Kind
 
-#: Which classes know a key of the config, where others would not heed it.
-_KNOWN_BY: Final[dict[str, tuple[type[Any], ...]]] = {
-    "threads": (HTTPServer,),
-    "limits": (HTTPServer,),
-    "access_log": (HTTPServer,),
-    "access_log_path": (HTTPServer,),
-    "proxies": (HTTPServer,),
-    "forwarders": (HTTPServer,),
-    "max_children": (socketserver.ForkingMixIn,),
-    "daemon_threads": (socketserver.ThreadingMixIn,),
-    "block_on_close": (socketserver.ThreadingMixIn, socketserver.ForkingMixIn),
-    "max_packet_size": (socketserver.UDPServer,),
-}
 _POLL_S: Final = 0.5
 
 
@@ -88,7 +71,17 @@ class Planner:
             origin = self._config.origins.get(key, "default")
             file = self._config.path.name if origin == "default" else origin
             for line in str(error).splitlines():
-                self._problems.append(line if key in line else f"{file}: {key}: {line}")
+                self._problems.append(self._placed(file, key, line))
+
+    def _placed(self, file: str, key: str, line: str) -> str:
+        """Return a problem with its file and key; one of another key of the pool says which."""
+        if key in line:
+            return line
+        other, _, _ = line.partition(": ")
+        if other.startswith(key.rpartition(".")[0] + "."):
+            origin = self._config.origins.get(other, "default")
+            return f"{file if origin == 'default' else origin}: {line}"
+        return f"{file}: {key}: {line}"
 
     # -- the master --------------------------------------------------------------
 
@@ -147,9 +140,9 @@ class Planner:
             )
         plan = Plan(
             name=name,
-            what=pool.handler,
+            what=pool.handler or pool.server_class or "",
             places=(),
-            load=self._loader(key, pool),
+            load=loader(self._config, key, pool),
             settings=self._settings(name, pool),
             variables=_variables(pool),
             outfit=outfit,
@@ -223,48 +216,6 @@ class Planner:
             ),
         )
 
-    def _loader(self, key: str, pool: ServerConfig) -> Callable[[], Code]:
-        config = self._config
-
-        @functools.cache
-        def load() -> Code:
-            target = find_target(pool.handler)
-            if pool.handler_options:
-                where = f"{config.path.name}: {key}.handler_options"
-                root = pool.chroot or "/"
-                handler = with_options(target.handler, pool.handler_options, where, root=root)
-                target = replace(target, handler=handler)
-            server_class = None
-            if pool.server_class is not None:
-                server_class = find_object(pool.server_class, socketserver.BaseServer)
-            target = replace(target, kind=_kind(target.kind, server_class, pool.socket_type))
-            self._refuse_unheeded(key, pool, class_for(target, server_class))
-            return Code(
-                target,
-                server_class,
-                # A folder's files are sent by the loop, and threads would only slow that down.
-                {"threads": 0} if target.is_folder else {},
-                _hook(pool.on_worker_start),
-                _hook(pool.on_worker_stop),
-            )
-
-        return load
-
-    @staticmethod
-    def _refuse_unheeded(key: str, pool: ServerConfig, server_class: type[Any]) -> None:
-        """Raise UsageError for a key that says something this server class does not know."""
-        plain = ServerConfig(bind=[], handler="")
-        special = [bind for bind in pool.bind if isinstance(bind, ListenerConfig)]
-        for name, knowing in _KNOWN_BY.items():
-            here = getattr(pool, name) != getattr(plain, name)
-            here = here or any(getattr(bind, name, None) for bind in special)
-            if here and not issubclass(server_class, knowing):
-                what = pool.server_class or f"what serves {pool.handler}"
-                names = " or ".join(cls.__name__ for cls in knowing)
-                raise UsageError(
-                    f"{key}.{name}: {what} is not derived from {names}, which alone knows this"
-                )
-
     def _places(
         self, pool: ServerConfig, bind: str | ListenerConfig, sort: socket.SocketKind
     ) -> list[Place]:
@@ -333,22 +284,6 @@ def _of_family(endpoints: list[Endpoint], name: str | None) -> list[Endpoint]:
     return found
 
 
-def _kind(kind: Kind, server_class: type[Any] | None, said: str | None) -> Kind:
-    """Return what is served: as the config says, else the server class, else the handler.
-
-    A handler that is only a BaseRequestHandler does not tell.
-    """
-    its = getattr(server_class, "socket_type", None)
-    is_datagram = its == socket.SOCK_DGRAM if said is None else said == "SOCK_DGRAM"
-    if said is None and its is None:
-        return kind
-    if is_datagram and kind is Kind.HTTP:
-        raise UsageError("HTTP is served over streams, not over datagrams")
-    if is_datagram:
-        return Kind.DATAGRAM
-    return Kind.STREAM if kind is Kind.DATAGRAM else kind
-
-
 def _with_places(plan: Plan, places: list[Place]) -> Plan:
     """Return the plan with its places; IPv6 is kept apart where IPv4 has the port too."""
     endpoints = [p.where.endpoint for p in places if p.where.endpoint is not None]
@@ -383,13 +318,3 @@ def _variables(pool: ServerConfig) -> dict[str, Any]:
         "access_log": None if pool.access_log == "handler" else pool.access_log,
         "limits": pool.limits.for_engine(),
     }
-
-
-def _hook(name: str | None) -> Callable[..., object] | None:
-    if name is None:
-        return None
-    hook = find_object(name, object)
-    if not callable(hook):
-        raise StartError(f"{name} cannot be called, for it is a {type(hook).__name__}")
-    found: Callable[..., object] = hook
-    return found

@@ -1,19 +1,24 @@
 """Server classes: which one fits a handler, and how it gets a socket that listens already.
 
 The master makes servers, the workers run them; in a pool without `preload` the
-workers do both. HTTP runs on the engine. Other streams have a thread per client
-in each worker: a silent telnet must not occupy a whole one.
+workers do both. HTTP runs on the engine, whose ever the server class is. Other
+streams have a thread per client in each worker: a silent telnet must not occupy
+a whole one.
 """
 
 import errno
+import functools
+import http.server
 import socket
 import socketserver
+import ssl
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from prefork import log
-from prefork.errors import UsageError
+from prefork.errors import StartError, UsageError
+from prefork.foreign import Maker
 from prefork.http import server as http_server
 from prefork.mixin import PreforkMixIn
 from prefork.target import Kind, Target
@@ -62,9 +67,11 @@ class _Adopting(PreforkMixIn):
 
     listener: socket.socket
     serves_again = False
+    _prefork_is_bound = False
 
     def server_bind(self) -> None:
         """Have the class bind a socket that is bound."""
+        self._prefork_is_bound = True
         self.socket.close()
         self.socket = _Bound(fileno=self.listener.dup().detach())
         super().server_bind()
@@ -75,6 +82,13 @@ class _Adopting(PreforkMixIn):
         if type(self.socket) is _Bound:
             plain = socket.socket(fileno=self.socket.detach())
             self.socket = plain
+
+    def settle(self) -> None:
+        """Do what `__init__()` has left to the program."""
+        if not self._prefork_is_bound:
+            self.server_bind()
+        if type(self.socket) is _Bound:
+            self.server_activate()
 
 
 class _StreamServer(_Served, socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -117,44 +131,158 @@ _FITS: Final[Mapping[Kind, type[PreforkMixIn]]] = {
 }
 
 
-def class_for(target: Target, named: type[socketserver.BaseServer] | None) -> type[Any]:
-    """Return the class to serve by: the one that was named, or what fits.
+#: What only the engine heeds.
+ENGINE: Final = frozenset(
+    {"threads", "limits", "access_log", "access_log_fd", "proxies", "forwarders"}
+)
+#: What the engine's server class has and the stdlib's has not. In a class that has one of these
+#: itself it means something else.
+_OURS: Final = frozenset(
+    name
+    for name in vars(http_server.HTTPServer)
+    if not hasattr(http.server.HTTPServer, name) and not name.startswith("__")
+)
 
-    Raises: UsageError for one that knows nothing of applications, if one is to be served.
-    """
-    if target.application is None:
-        return _FITS[target.kind] if named is None else named
-    if named is not None and not hasattr(named, "set_app"):
-        raise UsageError(
-            f"{target.name} is a WSGI application, and {named.__module__}.{named.__qualname__}"
-            " is not derived from wsgiref's WSGIServer, which serves those"
-        )
-    return named or _WSGIServer
+
+def maker_for(target: Target) -> Maker:
+    """Return what makes the servers that fit, where no server class is named."""
+    cls: type[Any] = _FITS[target.kind] if target.application is None else _WSGIServer
+    return Maker(cls.__name__, cls, cls)
 
 
 def make_server(
-    server_class: type[Any], variables: Mapping[str, Any], listener: socket.socket, target: Target
+    maker: Maker, variables: Mapping[str, Any], listener: socket.socket, target: Target
 ) -> PreforkMixIn:
-    """Return a server of this class for a socket that listens.
+    """Return a server for a socket that listens.
 
     variables: of the class, set in a class derived from it; the one that was
-    named is never changed.
-    Raises: what the class's own `__init__` raises.
+    named is never changed. handler: None if the class brings its own.
+    Raises: PreforkError, or what the class's own `__init__` raises.
     """
     names = {
         "address_family": listener.family,
         "socket_type": listener.type,
-        "__module__": server_class.__module__,
-        "__doc__": server_class.__doc__,
         **variables,
         "listener": listener,
     }
-    derived = type(server_class.__name__.lstrip("_"), (_Adopting, server_class), names)
-    address = listener.getsockname()
-    server: Any = derived(address, target.handler)
-    if type(server.socket) is _Bound:
-        server.server_activate()  # its __init__ leaves that to the program
+    for_engine = {name: names.pop(name) for name in ENGINE & names.keys()}
+    try:
+        if maker.cls is None:
+            server = _taken_over(maker, names, listener, target.handler)
+        else:
+            ours = issubclass(maker.cls, http_server.HTTPServer)
+            cls = _derived(maker.cls, names | for_engine if ours else names)
+            server = maker.call(cls, listener.getsockname(), target.handler)
+            server.settle()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise StartError(
+            f"{maker.name} binds a socket of its own, and the address is in use: by this pool;"
+            " let it leave that to server_bind(), or bind port 0"
+        ) from error
+    _require_listener(maker, server, listener)
+    _heed(server, names)
+    _put_on_engine(maker, server, names, for_engine)
     if target.application is not None:
+        maker.require_applications(target, server)
         server.set_app(target.application)
     made: PreforkMixIn = server
     return made
+
+
+def _derived(cls: type[Any], names: Mapping[str, Any], *below: type[Any]) -> type[Any]:
+    about = {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    return type(cls.__name__.lstrip("_"), (_Adopting, cls, *below), about | dict(names))
+
+
+def _taken_over(
+    maker: Maker, names: Mapping[str, Any], listener: socket.socket, handler: Any
+) -> Any:
+    """Return a server that a function has made, bound or not, on our listener."""
+    server: Any = maker.made()
+    before = server.socket
+    try:
+        _require_replaceable(maker, server, listener)
+    except UsageError:
+        before.close()
+        raise
+    server.__class__ = _derived(type(server), names)
+    if handler is not None:
+        server.RequestHandlerClass = handler
+    server.settle()
+    before.close()
+    if isinstance(before, ssl.SSLSocket) and not isinstance(server.socket, ssl.SSLSocket):
+        options: Any = before  # as the ssl module has them; typeshed leaves them out
+        server.socket = before.context.wrap_socket(
+            server.socket,
+            server_side=True,
+            do_handshake_on_connect=options.do_handshake_on_connect,
+            suppress_ragged_eofs=options.suppress_ragged_eofs,
+        )
+    return server
+
+
+def _require_replaceable(maker: Maker, server: Any, listener: socket.socket) -> None:
+    if server.socket_type != listener.type:
+        raise UsageError(
+            f"{maker.name} makes a server of {_sort(server.socket_type)}, and the pool is one"
+            f' of {_sort(listener.type)}; say socket_type = "{server.socket_type.name}"'
+        )
+    if not isinstance(server.socket, ssl.SSLSocket) and type(server.socket) is not socket.socket:
+        raise UsageError(
+            f"{maker.name} makes a server with a {type(server.socket).__name__} for a socket,"
+            " which cannot be replaced; name the server's class"
+        )
+
+
+def _sort(socket_type: int) -> str:
+    return "datagrams" if socket_type == socket.SOCK_DGRAM else "streams"
+
+
+def _require_listener(maker: Maker, server: PreforkMixIn, listener: socket.socket) -> None:
+    """Raise StartError for a class that has bound another socket than it was given."""
+    here, wanted = server.socket.getsockname(), listener.getsockname()
+    if here != wanted:
+        server.socket.close()
+        raise StartError(f"{maker.name} binds a socket of its own, at {here}, and not at {wanted}")
+
+
+def _heed(server: PreforkMixIn, names: Mapping[str, Any]) -> None:
+    """Make what the config says count where an `__init__()` has said otherwise."""
+    for name in names.keys() & vars(server).keys():
+        setattr(server, name, names[name])
+    # Nobody serves it yet. Some call shutdown() in server_close(), and would wait for ever.
+    flags: Any = server
+    flags._BaseServer__is_shut_down.set()
+
+
+def _put_on_engine(
+    maker: Maker, server: PreforkMixIn, names: Mapping[str, Any], for_engine: Mapping[str, Any]
+) -> None:
+    """Have HTTP served by the engine: beneath the server's own class, all of whose hooks count.
+
+    In a class of the stdlib's one silent client would occupy a worker. The class
+    is changed when all is made, so that what `__init__()` finds is the stdlib's.
+    """
+    wanted = server.RequestHandlerClass
+    handler = wanted.func if isinstance(wanted, functools.partial) else wanted
+    is_http = isinstance(server, http.server.HTTPServer) or (
+        isinstance(handler, type) and issubclass(handler, http.server.BaseHTTPRequestHandler)
+    )
+    if isinstance(server, http_server.HTTPServer) or not is_http:
+        return
+    clash = sorted(name for name in _OURS if hasattr(server, name))
+    if clash:
+        log.warning("server.plain", what=maker.name, reason=f"it has a {clash[0]!r} of its own")
+        return
+    named = type(server).__bases__[1]
+    ours = http_server.HTTPServer
+    below = () if issubclass(ours, named) else (ours,)  # beneath itself it cannot be
+    try:
+        server.__class__ = _derived(named if below else ours, {**names, **for_engine}, *below)
+    except TypeError as error:  # bases in another order, or a layout of its own
+        log.warning("server.plain", what=maker.name, reason=error)
+        return
+    if server.socket.family != socket.AF_UNIX:
+        server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)

@@ -45,7 +45,8 @@ class Target:
     """What to serve.
 
     name: for people and process titles. handler: what socketserver calls with
-    (request, client_address, server). handler_class: the class behind it.
+    (request, client_address, server); None: what the server class brings.
+    handler_class: the class behind it.
     is_folder: a folder was named, no handler. application: what was named, if
     that is no handler; the handler is then what calls it.
     """
@@ -120,13 +121,17 @@ def find_target(text: str) -> Target:
         _require_application(thing, text)
         handler = WSGIRequestHandler
         return Target(text, Kind.HTTP, handler, handler, application=thing)
-    if issubclass(handler_class, http.server.BaseHTTPRequestHandler):
-        kind = Kind.HTTP
-    elif issubclass(handler_class, socketserver.DatagramRequestHandler):
-        kind = Kind.DATAGRAM
-    else:
-        kind = Kind.STREAM
+    kind = kind_of_class(handler_class)
     return Target(text, kind, thing, handler_class, is_folder=text in _FOLDERS)
+
+
+def kind_of_class(handler_class: type[Any]) -> Kind:
+    """Return which servers fit a handler class."""
+    if issubclass(handler_class, http.server.BaseHTTPRequestHandler):
+        return Kind.HTTP
+    if issubclass(handler_class, socketserver.DatagramRequestHandler):
+        return Kind.DATAGRAM
+    return Kind.STREAM
 
 
 def find_object(text: str, base: type[Any]) -> Any:
@@ -188,7 +193,10 @@ def _require_application(thing: Any, text: str) -> None:
     """Raise UsageError for what cannot be a WSGI application."""
     name = text.removesuffix(CALL)
     if isinstance(thing, type) and issubclass(thing, socketserver.BaseServer):
-        why = "it is a server class; name its handler class, prefork brings the server"
+        why = (
+            "it is a server class; name its handler class, prefork brings the server"
+            " (or, in a config, name it as server_class)"
+        )
     elif not callable(thing):
         kind = type(thing).__name__
         why = f"it is no handler class and no WSGI application, but of type {kind}"

@@ -95,7 +95,9 @@ def toml(value: object) -> str:
 
 
 def table(name: str, keys: dict) -> str:
-    return "\n".join([f"[{name}]", *(f"{k} = {toml(v)}" for k, v in keys.items()), ""])
+    """Return a table; without the keys whose value is None."""
+    lines = (f"{k} = {toml(v)}" for k, v in keys.items() if v is not None)
+    return "\n".join([f"[{name}]", *lines, ""])
 
 
 class Site:

@@ -32,13 +32,14 @@ FLOORS = {
     10: "http.server service.install",
     11: "http.main wsgi",
     12: "http.__main__ target",
-    13: "greeting handlers servers",
-    14: "arguments plan",
-    15: "planning upkeep",
-    16: "checking overseer",
-    17: "daemon",
-    18: "cli",
-    19: "__main__",
+    13: "foreign greeting handlers",
+    14: "servers",
+    15: "arguments plan",
+    16: "loading upkeep",
+    17: "overseer planning",
+    18: "checking daemon",
+    19: "cli",
+    20: "__main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

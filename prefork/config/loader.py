@@ -22,6 +22,10 @@ from prefork.config.toml import key_of
 
 _TOP: Final = ("include", "master", "server")
 _POOLS: Final = "a table [server.NAME] for each pool"
+#: One of these says what a pool serves.
+_SERVING: Final = frozenset(
+    f"{name}{ending}" for name in ("handler", "server_class") for ending in ("", "_file")
+)
 
 
 def load(path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Config:
@@ -76,6 +80,8 @@ def _read_servers(reader: Reader, node: Table | Leaf) -> dict[str, ServerConfig]
             reader.say(pool, key, "no name of a pool, expected letters, digits, - and _")
         else:
             server = reader.table(ServerConfig, pool, key)
+            if isinstance(pool, Table) and not _SERVING & pool.entries.keys():
+                reader.missing(pool, f"{key}.handler", 'missing, expected "module:NAME"')
             if not isinstance(server, Unread):
                 servers[name] = server
                 for at, text in check_server(server):

@@ -143,14 +143,19 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         ),
     ]
     handler: Annotated[
-        ObjectOrCall,
+        ObjectOrCall | None,
         about(
             "the handler class, or a WSGI application; module:NAME(): what NAME makes",
+            unset="what server_class brings",
             also=["handler_class", "app", "application", "module"],
         ),
-    ]
+    ] = None
     server_class: Annotated[
-        ObjectName | None, about("the server class", unset="what fits the handler")
+        ObjectOrCall | None,
+        about(
+            "the server class; module:NAME(): the server that NAME makes",
+            unset="what fits the handler",
+        ),
     ] = None
     workers: Annotated[
         Workers | Literal["auto"] | Scale,
