@@ -23,7 +23,7 @@ from prefork.listeners import Listener, Listeners, Stock
 from prefork.logs.keeper import Keeper
 from prefork.master import Estate, Master, Owner
 from prefork.overseer import Overseer
-from prefork.plan import Plan, Prepared, explain
+from prefork.plan import Plan, Prepared, end_what_is_over, explain
 from prefork.pool import Pool
 from prefork.reload.handover import Stage
 from prefork.reload.holding import Holding
@@ -284,14 +284,14 @@ class Daemon:
                 self._detached.failed(reason)
                 self._detached = None
                 master.quit()
+        end_what_is_over(self.prepared, master.pools)
         if self.leftover.listeners or any(pool.queues.has_doomed() for pool in master.pools):
             self._close_what_is_drained()
         self.reload.tick()
         self.overseer.tick()
         self.logs.tick()
-        for pool in list(master.pools):
-            if not pool.members and pool.name not in self._names:
-                master.pools.remove(pool)
+        for pool in [p for p in master.pools if not p.members and p.name not in self._names]:
+            master.pools.remove(pool)
         if self.control is not None:
             self.control.tick()
         self.bulletin.tick(self)

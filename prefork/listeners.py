@@ -203,10 +203,15 @@ class Listeners:
 
     def drop(self, keys: Collection[str]) -> None:
         """Close some, which nobody serves any more."""
-        for listener in [n for n in self.open if n.key in keys]:
-            self.open.remove(listener)
-            self.on_drop(listener)
-            listener.end()
+        self.end([n for n in self.open if n.key in keys])
+
+    def end(self, some: Iterable[Listener]) -> None:
+        """Close these; two pools may have the same key where each has any free port."""
+        for listener in some:
+            if any(listener is n for n in self.open):
+                self.open = [n for n in self.open if n is not listener]
+                self.on_drop(listener)
+                listener.end()
 
     def _find(self, where: Where) -> list[Listener]:
         found = []

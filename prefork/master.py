@@ -19,7 +19,7 @@ from prefork import fleet, log
 from prefork.children import Child, Children
 from prefork.fleet import Wish
 from prefork.pool import Pool, Premises
-from prefork.reports import Reader, Report
+from prefork.reports import Reader, Record, Report
 from prefork.scoreboard import CAPACITY, Scoreboard
 from prefork.signals import SignalPipe
 from prefork.titles import get_title, set_title
@@ -233,13 +233,24 @@ class Master:
 
     def _hear_reports(self) -> None:
         for record in self._reader.read():
-            if record.what is Report.SHUTDOWN:
-                log.info("worker.shutdown", slot=record.line, pid=record.pid)
-                self.stop()
-                continue
             for pool in self.pools:
-                if record.line in pool.members:
+                if record.line not in pool.members:
+                    continue
+                if record.what is Report.SHUTDOWN:
+                    self._end_pool(pool, record)
+                else:
                     pool.hear(record)
+
+    def _end_pool(self, pool: Pool, record: Record) -> None:
+        """End a pool, one of whose handlers has called `shutdown()`; with the last one, all."""
+        if pool.has_ended:
+            return
+        name = pool.name or None
+        log.info("worker.shutdown", pool=name, slot=record.line, pid=record.pid)
+        if all(other.has_ended for other in self.pools if other is not pool):
+            self.stop()
+        else:
+            pool.end()
 
     def _bury(self, child: Child) -> None:
         for pool in self.pools:

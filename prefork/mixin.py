@@ -71,8 +71,8 @@ class PreforkMixIn(_Base):
     #: streams refuse new clients from the beginning of a stop (others do in any case).
     serves_again: bool = True
 
-    _worker: Worker | None = None
-    _master: Master | None = None
+    _prefork_worker: Worker | None = None
+    _prefork_master: Master | None = None
 
     def setup_worker(self) -> None:
         """Prepare this worker; called once in each, before it serves. Default: nothing.
@@ -105,11 +105,11 @@ class PreforkMixIn(_Base):
         thread that runs it, where it returns at once: a signal handler may call
         it). In a worker it asks the master and returns at once.
         """
-        if self._worker is not None:
-            self._worker.report(Report.SHUTDOWN)
+        if self._prefork_worker is not None:
+            self._prefork_worker.report(Report.SHUTDOWN)
             return
         _flags(self)._BaseServer__shutdown_request = True
-        master = self._master
+        master = self._prefork_master
         if master is not None:
             master.wake()
             if master.thread == threading.get_ident():
@@ -118,7 +118,7 @@ class PreforkMixIn(_Base):
 
     def handle_request(self) -> None:
         """Handle one request, as in socketserver; in a worker without waiting for it."""
-        if self._worker is None:
+        if self._prefork_worker is None:
             super().handle_request()
         else:
             self._handle_request_noblock()
@@ -126,7 +126,7 @@ class PreforkMixIn(_Base):
     def _handle_request_noblock(self) -> None:
         # BaseServer's own, word for word; but the request is known to the worker while it lasts,
         # whichever hooks the program overrides.
-        worker = self._worker
+        worker = self._prefork_worker
         if worker is None:
             super()._handle_request_noblock()  # type: ignore[misc] # typeshed leaves it out
             return
@@ -151,13 +151,18 @@ class PreforkMixIn(_Base):
                 self.shutdown_request(request)
         finally:
             worker.let_go(request)
-        if _flags(self)._BaseServer__shutdown_request:  # a handler has set stdlib's private flag
+        self.heed_shutdown()
+
+    def heed_shutdown(self) -> None:
+        """Tell the master, in a worker, if a handler has set the stdlib's private flag."""
+        worker = self._prefork_worker
+        if worker is not None and _flags(self)._BaseServer__shutdown_request:
             _flags(self)._BaseServer__shutdown_request = False
             worker.report(Report.SHUTDOWN)
 
     def enter_worker(self, worker: Worker) -> None:
         """Get ready to serve in a worker; override `setup_worker` instead."""
-        self._worker, self._master = worker, None
+        self._prefork_worker, self._prefork_master = worker, None
         if self.socket.gettimeout():
             # The descriptor is shared and non-blocking; a socket with a timeout would wait in
             # accept() although another worker was faster. The time is kept as `timeout`.
@@ -220,12 +225,12 @@ def serve_together(
     master = Master([pool], owner, f"prefork: master [{what}]")
     for server in servers:
         _flags(server)._BaseServer__is_shut_down.clear()
-        server._master = master
+        server._prefork_master = master
     try:
         master.run()
     finally:
         for server in servers:
-            server._master = None
+            server._prefork_master = None
             _flags(server)._BaseServer__shutdown_request = False
             _flags(server)._BaseServer__is_shut_down.set()
     if master.ended_by == signal.SIGINT:

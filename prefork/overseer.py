@@ -95,6 +95,8 @@ class Overseer:
         """
         found = self._pool(pool)
         self._refuse_if_stopping()
+        if found.has_ended:
+            raise StartError(f"the pool {pool} has ended by its own shutdown(); reload starts it")
         if not 0 <= workers <= CAPACITY:
             raise UsageError(f"a pool has 0 to {CAPACITY} workers, not {workers}")
         found.resize(workers)

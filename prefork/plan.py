@@ -157,6 +157,17 @@ class Prepared:
         for server in self._servers or ():
             server.server_close()
 
+    def end(self) -> None:
+        """Close what the pool has served: it has ended, and others go on.
+
+        What is lent stays open: nobody would lend it again at the next reload.
+        """
+        self.close()
+        self._servers = None
+        mine = [listener for queue in self._queues.values() for _, listener in queue]
+        self._queues.clear()
+        self._listeners.end(listener for listener in mine if not listener.is_lent)
+
     def forget(self) -> None:
         """In a worker of another pool: close the servers' sockets, and call no hooks."""
         for server in self._servers or ():
@@ -219,6 +230,15 @@ class Prepared:
             make_server(maker, {**common, **_variables(place)}, listener.sock, code.target)
             for place, listener in queue
         ]
+
+
+def end_what_is_over(prepared: Iterable[Prepared], pools: Iterable[Pool]) -> None:
+    """Close what pools that have ended themselves have served: clients are to be refused."""
+    over = {pool.name for pool in pools if pool.has_ended and pool.is_over()}
+    for each in prepared:
+        if each.plan.name in over and each.listeners:
+            log.info("pool.ended", pool=each.plan.name)
+            each.end()
 
 
 def _warn_of_threads(plan: Plan, threads: Iterable[threading.Thread]) -> None:

@@ -217,6 +217,12 @@ class Pool:
         self.fleet = replace(self.fleet, target=workers)
         self.happen(Wish.TICK)
 
+    def end(self) -> None:
+        """Stop gracefully, though others go on; it gets no workers any more."""
+        self.has_ended = True
+        self.happen(Wish.STOP)
+        self.fleet = replace(self.fleet, target=0)
+
     def kill(self, line: int, why: str) -> None:
         """End a worker by force, with its stacks in the log; another takes its place."""
         self._doom(line, why)

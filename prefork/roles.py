@@ -23,6 +23,9 @@ class Server(Listening, Protocol):
     def service_actions(self) -> None:
         """Do what is due in each turn of the loop."""
 
+    def heed_shutdown(self) -> None:
+        """Tell the master if a handler has asked for the end in the stdlib's private way."""
+
     def enter_worker(self, worker: "Worker") -> None:
         """Get ready to serve in this process."""
 

@@ -50,6 +50,8 @@ class Upkeep:
 
     def tick(self, pid_of: dict[int, int]) -> None:
         """Do what is due. pid_of: the PIDs of workers, by line."""
+        if self._pool.has_ended:
+            return
         now_s = time.monotonic()
         if self._load is not None and now_s >= self._sample_due_s:
             self._sample_due_s = now_s + _SAMPLE_S

@@ -220,6 +220,7 @@ class Worker:
             self.report(Report.ASKED)  # a handler closed it; who comes in our place has it open
         wait_s = self._life.poll_s
         for index, server in enumerate(self._servers):
+            server.heed_shutdown()
             if server.timeout is None or id(server) in self._engines:
                 continue
             due_s = self._last_request_s[index] + server.timeout
