@@ -60,20 +60,17 @@ class _Served(PreforkMixIn):
 
 
 class _Adopting(PreforkMixIn):
-    """Stands in front of any server class, whose own hooks are all called.
+    """Stands in front of any server class, whose own hooks are all called."""
 
-    listener: what the class's own new socket is replaced by.
-    """
-
-    listener: socket.socket
     serves_again = False
+    _prefork_listener: socket.socket  #: what the class's own new socket is replaced by
     _prefork_is_bound = False
 
     def server_bind(self) -> None:
         """Have the class bind a socket that is bound."""
         self._prefork_is_bound = True
         self.socket.close()
-        self.socket = _Bound(fileno=self.listener.dup().detach())
+        self.socket = _Bound(fileno=self._prefork_listener.dup().detach())
         super().server_bind()
 
     def server_activate(self) -> None:
@@ -82,13 +79,6 @@ class _Adopting(PreforkMixIn):
         if type(self.socket) is _Bound:
             plain = socket.socket(fileno=self.socket.detach())
             self.socket = plain
-
-    def settle(self) -> None:
-        """Do what `__init__()` has left to the program."""
-        if not self._prefork_is_bound:
-            self.server_bind()
-        if type(self.socket) is _Bound:
-            self.server_activate()
 
 
 class _StreamServer(_Served, socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -163,7 +153,7 @@ def make_server(
         "address_family": listener.family,
         "socket_type": listener.type,
         **variables,
-        "listener": listener,
+        "_prefork_listener": listener,
     }
     for_engine = {name: names.pop(name) for name in ENGINE & names.keys()}
     try:
@@ -173,7 +163,7 @@ def make_server(
             ours = issubclass(maker.cls, http_server.HTTPServer)
             cls = _derived(maker.cls, names | for_engine if ours else names)
             server = maker.call(cls, listener.getsockname(), target.handler)
-            server.settle()
+            _settle(server)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -196,6 +186,14 @@ def _derived(cls: type[Any], names: Mapping[str, Any], *below: type[Any]) -> typ
     return type(cls.__name__.lstrip("_"), (_Adopting, cls, *below), about | dict(names))
 
 
+def _settle(server: Any) -> None:
+    """Do what `__init__()` has left to the program."""
+    if not server._prefork_is_bound:
+        server.server_bind()
+    if type(server.socket) is _Bound:
+        server.server_activate()
+
+
 def _taken_over(
     maker: Maker, names: Mapping[str, Any], listener: socket.socket, handler: Any
 ) -> Any:
@@ -210,7 +208,7 @@ def _taken_over(
     server.__class__ = _derived(type(server), names)
     if handler is not None:
         server.RequestHandlerClass = handler
-    server.settle()
+    _settle(server)
     before.close()
     if isinstance(before, ssl.SSLSocket) and not isinstance(server.socket, ssl.SSLSocket):
         options: Any = before  # as the ssl module has them; typeshed leaves them out
