@@ -300,7 +300,7 @@ class Chat(WebsocketServer):
         super().__init__(*address)
 
     def message_received(self, client, server, message):
-        self.send_message_to_all(f"{len(self.clients)}: {message}")
+        self.send_message_to_all(f"all: {message}")
 """,
     ),
     "websockify": Stranger(
@@ -662,10 +662,11 @@ def open_websocket(client):
 
 def test_websocket_servers_clients_of_one_worker_see_each_other(served):
     with served.connect("websocket") as one, served.connect("websocket") as two:
-        open_websocket(one)
-        open_websocket(two)
-        one.sendall(MESSAGE)
-        assert receive(one, 10) == receive(two, 10) == b"\x81\x082: hello"
+        for client in (one, two):
+            open_websocket(client)
+            client.sendall(MESSAGE)
+            assert receive(client, 12) == b"\x81\x0aall: hello"
+        assert receive(one, 12) == b"\x81\x0aall: hello"  # what the other has said
 
 
 def test_websockify_takes_the_connection(served):
