@@ -81,7 +81,7 @@ def _command(workload: Workload, port: int, seconds: int) -> list[str]:
     for field in workload.headers.items():
         command += ["-H", ": ".join(field)]
     command += ["-s", str(HERE / "outcome.lua"), f"http://127.0.0.1:{port}{workload.path}"]
-    return [*command, "--", str(workload.body_bytes)]
+    return [*command, "--", str(workload.body_bytes), *["varied"] * workload.varied]
 
 
 def _lines(workload: Workload) -> str:

@@ -58,8 +58,8 @@ class Workload:
 
     answer: the body that must come. connections: under way at a time. body_bytes: of a POST;
     0: it is a GET. idle: how many connections stay open beside, one run for each number.
-    app: which of `wsgi.py`. requires: packages without which there is nothing to serve. What is
-    not HTTP is `peers.LINE` and its echo.
+    varied: each request is for another path. app: which of `wsgi.py`. requires: packages without
+    which there is nothing to serve. What is not HTTP is `peers.LINE` and its echo.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Workload:
     idle: tuple[int, ...] = (0,)
     log: bool = False
     transport: Transport = Transport.HTTP
+    varied: bool = False
     app: str = "app"
     requires: tuple[str, ...] = ()
     group: str = "http"
@@ -166,6 +167,9 @@ def _wsgi() -> list[Workload]:
             "WSGI, hello, 4 threads",
             (*threads, run.WAITRESS, run.GTHREAD),
             group="wsgi",
+        ),
+        Workload(
+            "wsgi-paths", "WSGI, hello, each from another path", WSGI, varied=True, group="wsgi"
         ),
         Workload(
             "wsgi-page",
