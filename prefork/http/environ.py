@@ -49,10 +49,7 @@ class Environs:
         where proxies contradict each other, and for a chunked body that is none;
         OSError, TimeoutError when such a body does not come.
         """
-        template = head.environ
-        if template is None:
-            template = head.environ = self._template(handler, head)
-        environ = template.copy()
+        environ = head.environ.copy() if head.environ else self._first(handler, head)
         if connection.engine.forwarders is not None:
             environ |= _remote(_believe(handler, connection, environ))
         else:
@@ -88,6 +85,15 @@ class Environs:
         else:
             environ["wsgi.input"] = handler.rfile
         environ["wsgi.errors"] = handler.get_stderr()
+        return environ
+
+    def _first(self, handler: Any, head: Head) -> dict[str, Any]:
+        """Return the environ of a head that was not copied before.
+
+        It is kept from the second time on: most paths are asked for once.
+        """
+        environ = self._template(handler, head)
+        head.environ = {} if head.environ is None else environ.copy()
         return environ
 
     def _template(self, handler: Any, head: Head) -> dict[str, Any]:

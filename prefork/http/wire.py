@@ -102,7 +102,8 @@ class Head:
     nor CONNECT, so that the answer's head alone says how it ends.
     is_conditional: with preconditions (RFC 9110 §13.1). attributes:
     what `parse_request()` of http.server sets, but `headers`. shared: with all
-    heads that have the same fields. environ: what WSGI makes of it, once it has.
+    heads that have the same fields. environ: what WSGI makes of it, once it has
+    come twice.
     """
 
     method: str
