@@ -6,6 +6,7 @@ Types only, so that the machinery needs neither socketserver nor HTTP.
 from typing import TYPE_CHECKING, Protocol
 
 from prefork.acceptor import Listening
+from prefork.programs import Programs
 
 if TYPE_CHECKING:
     from prefork.worker import Worker
@@ -37,11 +38,12 @@ class Engine(Protocol):
     """What a worker knows of a server that runs its clients in the worker's loop.
 
     wait_s: how long it can do without a `tick()`, in seconds. taken, sent_bytes:
-    requests and bytes of answers, since it began.
+    requests and bytes of answers, since it began. programs: for which handlers wait.
     """
 
     wait_s: float
     taken: int
+    programs: Programs
 
     @property
     def sent_bytes(self) -> int:

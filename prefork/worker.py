@@ -342,6 +342,7 @@ class Worker:
 
     def _quit_now(self) -> None:
         for engine in self._engines.values():
+            engine.programs.end()
             engine.write_log()
         os._exit(0)
 

@@ -116,6 +116,30 @@ class Body(io.RawIOBase):
             self._rest = rest  # the beginning of a line of the chunked coding
         return payload
 
+    def read_now(self, most: int) -> bytes | None:
+        """Return what has come of a body of known length, None if nothing has; b"" at its end.
+
+        Raises: OSError when the client has gone before its end.
+        """
+        connection = self._connection
+        most = min(most, self.left)
+        if not most:
+            return b""
+        data: bytes = connection.buffer[:most]
+        if data:
+            connection.buffer = connection.buffer[most:]
+        else:
+            self._invite()
+            try:
+                data = _recv(connection.sock, most, _DONTWAIT)
+            except BlockingIOError:
+                return None
+            if not data:
+                raise _cut_short()
+            connection.show_life()
+        self.left -= len(data)
+        return data
+
     def receive(self, most: int) -> bytes:
         """Return bytes as they come, b"" at the end of the connection; wait for them.
 

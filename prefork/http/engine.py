@@ -31,6 +31,7 @@ from prefork.http.scope import is_awaited
 from prefork.http.visit import PREFETCHING, RUNNING, SENDING
 from prefork.http.wire import Head, Parser
 from prefork.loop import Loop, call_if_alive
+from prefork.programs import Programs
 
 if TYPE_CHECKING:
     from prefork.http.gateway import Gateway
@@ -62,18 +63,17 @@ class Engine:
         self.logs_fields = server.access_log in ("combined", "json")
         self.access = open_log(server.access_log, server.access_log_fd)
         self.now_s = time.monotonic()
-        self.retiring = False
+        self.retiring = self.closed = False
         self.taken = 0
         self.meter = Meter()
         self._last: Connection | None = None
         self.alone = alone
         self.gateway: Gateway | None = None  # WSGI's, once there was a request
-        self.closed = False
         self.connections: set[Connection] = set()  #: all that have not gone
+        self.programs = Programs()
         self._patience = Patience(self)
         self._taken_s = self.now_s
-        self._taken_before = 0
-        self._hang_up_ns = 0
+        self._taken_before = self._hang_up_ns = 0
         self._room = room_for(self.limits.connections)
         self.lobby = Lobby(self, desk)
         self._door = Door(server.socket, loop, self.lobby.welcome)

@@ -157,7 +157,16 @@ def collapse_url_path(path: str) -> str:
     Raises: IndexError if ".." climbs out of the root.
     """
     path, _, query = path.partition("?")
-    *folders, last = urllib.parse.unquote(path).split("/")
+    path = collapse_path(urllib.parse.unquote(path))
+    return f"{path}?{query}" if query else path
+
+
+def collapse_path(path: str) -> str:
+    """Return an unquoted path without "//", "." and "..".
+
+    Raises: IndexError if ".." climbs out of the root.
+    """
+    *folders, last = path.split("/")
     found: list[str] = []
     for part in folders:
         if part == "..":
@@ -167,7 +176,7 @@ def collapse_url_path(path: str) -> str:
     if last == "..":
         found.pop()
     tail = "" if last in (".", "..") else last
-    return f"/{'/'.join(found)}/{f'{tail}?{query}' if query else tail}"
+    return f"/{'/'.join(found)}/{tail}"
 
 
 def _open(path: str) -> BinaryIO | None:

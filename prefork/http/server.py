@@ -38,6 +38,9 @@ _MANY: Final = 512  # threads of a process; each takes 8 MB of address space, an
 
 _WAKING: Final = threading.Lock()
 
+#: How long a client of a handler that reads by itself may be silent when all is to end.
+_IDLE_S: Final = 0.1
+
 #: How soon another request of the same client belongs to the same `handle_request()`.
 _NEXT_S: Final = 0.1
 
@@ -160,7 +163,12 @@ class HTTPServer(http.server.HTTPServer):
             if self._waker is not None:
                 os.eventfd_write(self._waker[0], 1)
         # Not by super(), which would set the flag once more, for the next serve_forever().
-        flags._BaseServer__is_shut_down.wait()
+        while not flags._BaseServer__is_shut_down.wait(_IDLE_S):
+            # A handler that reads by itself may wait in the serving thread for its client's next
+            # request, for as long as that likes to stay connected.
+            engine = self._engine
+            if engine is not None:
+                engine.hang_up_idle(0)
 
     def handle_request(self) -> None:
         """Answer one request, or call `handle_timeout()` after `timeout` seconds without any.
