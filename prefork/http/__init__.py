@@ -16,11 +16,14 @@ where they differ from the stdlib's.
 
 import http.server as _stdlib
 import os
-import platform as _platform
 import warnings as _warnings
 from http.server import *  # noqa: F403 # the module's purpose
 from typing import Any
 
+from prefork.http.cgi.handler import (  # type: ignore[assignment] # the star has brought the stdlib's
+    CGIHTTPRequestHandler as CGIHTTPRequestHandler,
+)
+from prefork.http.cgi.handler import executable, nobody, nobody_uid
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.http.folder import collapse_url_path as _url_collapse_path
 from prefork.http.handler import (
@@ -38,15 +41,12 @@ from prefork.http.server import (  # type: ignore[assignment] # the star has bro
 )
 
 __all__ = [*_stdlib.__all__]  # noqa: PLE0604 # the stdlib's own list, whatever the version
+if "CGIHTTPRequestHandler" not in __all__:  # 3.15 has none any more
+    __all__ += ["CGIHTTPRequestHandler"]
 
 
 def __getattr__(name: str) -> Any:
     """Give the names that are not in the stdlib's `__all__`, such as `__version__`."""
-    if name == "CGIHTTPRequestHandler" and not hasattr(_stdlib, name):
-        version = _platform.python_version()
-        raise AttributeError(
-            f"http.server of Python {version} has no CGIHTTPRequestHandler any more"
-        )
     with _warnings.catch_warnings(record=True) as caught:
         _warnings.simplefilter("always")
         value = getattr(_stdlib, name)

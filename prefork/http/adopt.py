@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, Final
 
 from prefork.http import downloads, folder, gateway, handler, heads, hooks, lazy
+from prefork.http.cgi.handler import CGIHTTPRequestHandler, unless_script
 
 
 class Style(Enum):
@@ -44,6 +45,7 @@ _CLASSES: Final = (
     http.server.SimpleHTTPRequestHandler,
     handler.BaseHTTPRequestHandler,
     folder.SimpleHTTPRequestHandler,
+    CGIHTTPRequestHandler,
 )
 
 #: What counts as untouched, by name. A program that has patched the stdlib before us is respected:
@@ -181,6 +183,8 @@ def _downloading(cls: type[Any]) -> dict[str, Any]:
         members["do_GET"] = downloads.getting(defines(cls, "do_GET"))
     if is_untouched(cls, "do_HEAD", *downloads.INLINED):
         members["do_HEAD"] = downloads.heading(defines(cls, "do_HEAD"))
+    if issubclass(cls, CGIHTTPRequestHandler):
+        members = {n: unless_script(defines(cls, n), fast) for n, fast in members.items()}
     touching = ("send_head", "guess_type", "list_directory", "end_headers")
     if is_untouched(cls, "copyfile", *touching):
         members["copyfile"] = downloads.copying(defines(cls, "copyfile"))

@@ -1,9 +1,9 @@
 """`python -m prefork.http`, and its `test()`: what `python -m http.server` does, in this process.
 
 The calling process, without a fleet: `prefork` is the command for that. Its
-options and defaults are 3.15's, HTTP/1.0 included, with `--cgi` where the
-running Python has CGI, and the TLS options where it has HTTPS servers. It says
-what the stdlib says, never in colours.
+options and defaults are 3.15's, HTTP/1.0 included, with the `--cgi` of those before,
+and the TLS options where the running Python has HTTPS servers. It says what the
+stdlib says, never in colours.
 """
 
 import argparse
@@ -23,9 +23,7 @@ from prefork.http.server import ThreadingHTTPServer
 
 _ANY_TYPE: Final = SimpleHTTPRequestHandler.default_content_type
 #: What options are where the running Python has no such thing to offer.
-_ABSENT: Final = types.MappingProxyType(
-    dict.fromkeys(("cgi", "tls_cert", "tls_key", "tls_password_file"))
-)
+_ABSENT: Final = types.MappingProxyType(dict.fromkeys(("tls_cert", "tls_key", "tls_password_file")))
 
 
 def get_best_family(bind: str | None, port: int) -> tuple[socket.AddressFamily, Any]:
@@ -169,8 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         default=_ANY_TYPE,
         help="default content type for unknown extensions (default: %(default)s)",
     )
-    if hasattr(http.server, "CGIHTTPRequestHandler"):
-        add("--cgi", action="store_true", help="run as CGI server")
+    add("--cgi", action="store_true", help="run the scripts in cgi-bin and htbin")
     if hasattr(http.server, "HTTPSServer"):
         add("--tls-cert", metavar="PATH", help="path to the TLS certificate chain file")
         add("--tls-key", metavar="PATH", help="path to the TLS key file")
