@@ -94,6 +94,12 @@ def _add_handler_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-d", "--directory", metavar="DIR", help="share this directory, the same as TARGET")
     add(
+        "--cgi",
+        action="store_true",
+        default=None,
+        help="run the scripts in the directory's cgi-bin and htbin",
+    )
+    add(
         "-p",
         "--protocol",
         metavar="VERSION",

@@ -28,6 +28,7 @@ from prefork.daemon import Daemon
 from prefork.errors import PreforkError, UsageError
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
+from prefork.http.cgi.handler import CGIHTTPRequestHandler
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.life import Life
 from prefork.listeners import Listener, Where, with_rest
@@ -243,6 +244,8 @@ def _number(name: str, text: str, least: int, most: int, alternative: str = "") 
 
 def _target(text: str | None, options: argparse.Namespace) -> Target:
     if text is not None and names_object(text):
+        if options.cgi:
+            raise UsageError(f"--cgi: it is for a directory; {text} says itself what it runs")
         if options.directory is not None:
             options.directory = str(find_folder(options.directory))
         return configured(find_target(text), _handler_options(options))
@@ -259,9 +262,10 @@ def _target(text: str | None, options: argparse.Namespace) -> Target:
             )
         folder = "."
     options.directory = str(find_folder(folder))
-    handler = SimpleHTTPRequestHandler
+    # Who waits for scripts needs threads.
+    handler = CGIHTTPRequestHandler if options.cgi else SimpleHTTPRequestHandler
     return configured(
-        Target(options.directory, Kind.HTTP, handler, handler, is_folder=True),
+        Target(options.directory, Kind.HTTP, handler, handler, is_folder=not options.cgi),
         _handler_options(options),
     )
 

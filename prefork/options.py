@@ -38,8 +38,21 @@ _KNOWS: Final = MappingProxyType(
         "extra_response_headers": "http.server.SimpleHTTPRequestHandler",
         "default_content_type": "http.server.SimpleHTTPRequestHandler",
         "index_pages": "prefork.http.SimpleHTTPRequestHandler",
-        "cgi_directories": "http.server.CGIHTTPRequestHandler",
     }
+    | dict.fromkeys(
+        (
+            "cgi_directories",
+            "cgi_timeout",
+            "cgi_time_limit",
+            "cgi_header_bytes",
+            "cgi_output_bytes",
+            "cgi_environment",
+            "cgi_inherited",
+            "cgi_authorization",
+            "script_output_follows",
+        ),
+        "prefork.http.CGIHTTPRequestHandler",
+    )
 )
 
 
@@ -298,5 +311,10 @@ def _pairs(headers: Any) -> tuple[tuple[str, str], ...]:
 
 #: How the stdlib wants what TOML has as an array or a table; else a tuple.
 _PLAIN: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
-    {"extra_response_headers": _pairs, "extensions_map": dict, "cgi_directories": list}
+    {
+        "extra_response_headers": _pairs,
+        "extensions_map": dict,
+        "cgi_directories": list,
+        "cgi_environment": dict,
+    }
 )

@@ -30,6 +30,7 @@ _FORMS: Final = types.MappingProxyType(
         "media type": 'a type such as "text/plain"',
         "file name": "the name of a file",
         "URL path": 'a path such as "/cgi-bin"',
+        "variable": 'the name of a variable such as "LANG"',
         "suffix": 'a suffix such as ".md"',
         "network": 'an address or network such as "192.0.2.0/24", or "unix"',
         "address": 'an address such as "*:8000", "[::1]:8000", "unix:/PATH", "systemd:NAME"',

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from prefork.config.kinds import MOST, FilePath, SomeSeconds, about
+from prefork.config.kinds import MOST, FilePath, SomeBytes, SomeSeconds, about
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2, a token
 _FIELD_VALUE: Final = r"[\t\x20-\x7e\x80-\xff]*"  # RFC 9110 §5.5
@@ -20,6 +20,7 @@ MediaType = Annotated[  # RFC 9110 §8.3.1
     Meta(pattern=rf"^{_WORD}/{_WORD}[\t ]*(;{_FIELD_VALUE})?\Z", extra={"form": "media type"}),
 ]
 FileName = Annotated[str, Meta(pattern=r"^[^/\0]+\Z", extra={"form": "file name"})]
+VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z", extra={"form": "variable"})]
 UrlPath = Annotated[str, Meta(pattern=r"^/[^?#]*\Z", extra={"form": "URL path"})]
 Suffix = Annotated[str, Meta(pattern=r"^(\.[^/]+)?\Z", extra={"form": "suffix"})]
 
@@ -68,6 +69,34 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
     ] = None
     cgi_directories: Annotated[
         list[UrlPath] | None, about("whose files are run", unset="", also=["cgi_bin"])
+    ] = None
+    cgi_timeout: Annotated[
+        SomeSeconds | None,
+        about("a script may neither read nor write, then 504", also=["script_timeout"]),
+    ] = None
+    cgi_time_limit: Annotated[SomeSeconds | None, about("a script may take in all, then 504")] = (
+        None
+    )
+    cgi_header_bytes: Annotated[
+        SomeBytes | None, about("of the headers a script says, then 502", unset="")
+    ] = None
+    cgi_output_bytes: Annotated[
+        SomeBytes | None, about("of all else it says, then its client is cut off")
+    ] = None
+    cgi_environment: Annotated[
+        dict[VariableName, str] | None,
+        about("variables of scripts, beside those of CGI", unset="", also=["setenv"]),
+    ] = None
+    cgi_inherited: Annotated[
+        list[VariableName] | None,
+        about("variables that scripts have from the server", unset="", also=["passenv"]),
+    ] = None
+    cgi_authorization: Annotated[
+        bool | None,
+        about("scripts get Authorization, and whom it names", unset="", also=["cgipassauth"]),
+    ] = None
+    script_output_follows: Annotated[
+        bool | None, about("always 200, whatever a script says, as in http.server", unset="")
     ] = None
     error_message_format: Annotated[
         str | None,
