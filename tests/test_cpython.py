@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.timeout(4 * INSTALL_S)  # an installation may be slow, 
 # It wants __module__ of everything public to be "socketserver", or "http.server".
 NAMES = {"MiscTestCase.test_all"}
 
-DERIVED = sorted(SUITES.keys() - {"socketserver", "httpservers", "wsgiref"})
+DERIVED = sorted(SUITES.keys() - {"socketserver", "httpservers", "wsgiref", "cgi"})
 
 # What PreforkMixIn does not have in common with the mix-in whose place it takes: handle_request()
 # alone serves in the calling process, where SystemExit goes on its way; and it has no threads.
@@ -168,7 +169,21 @@ def search_path(interpreter: Interpreter) -> dict[str, str]:
     return {"PYTHONPATH": os.environ["PYTHONPATH"]}
 
 
-def run_suite(interpreter: Interpreter, tmp_path: Path, suite: str, *mixin: str) -> dict:
+def as_no_root() -> list[str]:
+    """Return how to run a command as somebody who is not root, for tests that skip for root."""
+    if os.geteuid() != 0:
+        return []
+    command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True, timeout=PROBE_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"root cannot be somebody else here: {error}")
+    return command
+
+
+def run_suite(
+    interpreter: Interpreter, tmp_path: Path, suite: str, *mixin: str, via: Sequence[str] = ()
+) -> dict:
     """Return the worker's report; skip where there is no suite to run."""
     report_path = tmp_path / "report.json"
     folder = tmp_path / "work"  # the suite leaves sockets and files in it
@@ -177,7 +192,11 @@ def run_suite(interpreter: Interpreter, tmp_path: Path, suite: str, *mixin: str)
     with (tmp_path / "output").open("w+") as output:
         # A file, not a pipe: what the suite forks may outlive it.
         process = subprocess.Popen(
-            [interpreter.python, "-P", "-X", "faulthandler", WORKER, report_path, suite, *mixin],
+            [
+                *via,
+                *(interpreter.python, "-P", "-X", "faulthandler"),
+                *(WORKER, report_path, suite, *mixin),
+            ],
             cwd=folder,
             env=environ | search_path(interpreter),
             stdin=subprocess.DEVNULL,
@@ -211,6 +230,12 @@ def assert_passed(report: dict, excepted: set[str]) -> None:
 @pytest.mark.parametrize("suite", ["socketserver", "httpservers", "wsgiref"])
 def test_cpythons_own_suite_passes(suite, interpreter, tmp_path):
     assert_passed(run_suite(interpreter, tmp_path, suite), NAMES)
+
+
+def test_cpythons_own_tests_of_cgi_pass(interpreter, tmp_path):
+    report = run_suite(interpreter, tmp_path, "cgi", via=as_no_root())
+    assert not report["skipped"]
+    assert_passed(report, set())
 
 
 @pytest.mark.parametrize("suite", DERIVED)

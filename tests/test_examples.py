@@ -10,6 +10,7 @@ import struct
 
 import httpx
 import pytest
+from cgi_kit import scripts_for_everybody
 from conftest import CHECKOUT
 from daemon_kit import Site, fetch
 from harness import DEADLINE_S, Daemon, Prefork, converse
@@ -48,6 +49,7 @@ def listening(daemon) -> list[str]:
 def test_no_example_is_without_its_test():
     assert EXAMPLES == [
         "behind-proxy.toml",
+        "cgi.toml",
         "handler.toml",
         "pools.toml",
         "share.toml",
@@ -137,6 +139,17 @@ def test_wsgi_serves_an_application_from_four_workers(tmp_path):
             assert client.get("/book").content == book.read_bytes()
             assert client.get("/other").status_code == 404
         assert len(daemon.workers()) == 4
+
+
+def test_cgi_runs_its_script_with_its_variables(tmp_path):
+    with scripts_for_everybody() as site:
+        shutil.copytree(ETC / "cgi-bin", site.cgi_bin, dirs_exist_ok=True)
+        with started(tmp_path, "cgi.toml", PORT=0, SHARE=site.folder) as daemon:
+            at = "/cgi-bin/hello.sh"
+            assert fetch(daemon.port, at)[2] == b"Good day, 127.0.0.1!\n"
+            assert fetch(daemon.port, at, "POST", b"me too")[2] == b"Good day, 127.0.0.1!\nme too"
+            assert fetch(daemon.port, "/cgi-bin/")[0] == 403
+            daemon.log.wait_for(r'"POST /cgi-bin/hello\.sh HTTP/1\.1" 200')
 
 
 V1 = b"PROXY TCP4 198.51.100.1 198.51.100.2 1111 443\r\n"

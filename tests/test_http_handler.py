@@ -133,12 +133,12 @@ def test_our_handlers_are_the_stdlibs():
             assert callable(getattr(OURS.BaseHTTPRequestHandler, name))
 
 
-def test_the_cgi_handler_is_the_stdlibs_or_says_why_there_is_none():
-    if hasattr(STDLIB, "CGIHTTPRequestHandler"):
-        assert OURS.CGIHTTPRequestHandler is STDLIB.CGIHTTPRequestHandler
-    else:
-        with pytest.raises(AttributeError, match="has no CGIHTTPRequestHandler any more"):
-            OURS.CGIHTTPRequestHandler  # noqa: B018 # asking for it is what fails
+def test_the_cgi_handler_is_ours_on_every_python():
+    assert "CGIHTTPRequestHandler" in OURS.__all__
+    assert issubclass(OURS.CGIHTTPRequestHandler, OURS.SimpleHTTPRequestHandler)
+    assert OURS.CGIHTTPRequestHandler.cgi_directories == ["/cgi-bin", "/htbin"]
+    for name in vars(getattr(STDLIB, "CGIHTTPRequestHandler", object)):
+        assert hasattr(OURS.CGIHTTPRequestHandler, name)
 
 
 def test_importing_is_silent():
@@ -532,12 +532,11 @@ def test_wrong_arguments_are_a_usage_error(capsys, arguments):
     assert "usage: python -m prefork.http" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not hasattr(STDLIB, "CGIHTTPRequestHandler"), reason="Python has no CGI")
-def test_cgi_is_an_option_where_python_has_it(monkeypatch):
+def test_cgi_is_an_option_on_every_python(monkeypatch):
     calls = []
     monkeypatch.setattr(OURS, "test", lambda **kwargs: calls.append(kwargs["HandlerClass"]))
     OURS._main(["--cgi"])
-    assert calls == [STDLIB.CGIHTTPRequestHandler]
+    assert calls == [OURS.CGIHTTPRequestHandler]
 
 
 @pytest.mark.parametrize("module", ["http.server", "prefork.http"])
