@@ -24,6 +24,7 @@ class Listening(Protocol):
     """A server, as far as its queue is concerned."""
 
     socket: socket.socket
+    requests_at_once: int  #: how many requests to take at a time, where so many wait
 
     def fileno(self) -> int:
         """Return the listening socket's descriptor."""
@@ -31,29 +32,58 @@ class Listening(Protocol):
     def handle_request(self) -> None:
         """Take one request if there is one; never block for it."""
 
+    def has_room(self) -> bool:
+        """Tell whether it may take another request before one of those in hand is over."""
+
 
 class Acceptor:
-    """Calls `handle_request()` of each server whose socket is ready.
+    """Calls `handle_request()` of each server whose socket is ready, and which has room.
 
-    after: called with the server's index when it has returned.
+    after: called with the server's index when it has returned, tells whether
+    there was a request. full: called
+    with a server that has no room left, and with what to call when it may have;
+    who waits stays in the queue until then, and other workers may take him.
     """
 
     def __init__(
-        self, loop: Loop, servers: Sequence[Listening], after: Callable[[int], None]
+        self,
+        loop: Loop,
+        servers: Sequence[Listening],
+        after: Callable[[int], bool],
+        full: Callable[[Listening, Callable[[], None]], None],
     ) -> None:
         self._loop = loop
         self._servers = servers
         self._after = after
+        self._full = full
         self._by_fd: dict[int, int] = {}
+        self._resting: set[int] = set()
         self.follow()
 
     def follow(self) -> None:
         """Watch each server's socket, also one that a program has put in the place of another."""
         for index, server in enumerate(self._servers):
             fd = server.fileno()
-            if fd >= 0 and self._by_fd.get(fd) != index:
+            if fd < 0:
+                self._resting.discard(index)
+            elif index in self._resting and not server.has_room():
+                self._full(server, self.follow)
+            elif self._by_fd.get(fd) != index:
+                self._resting.discard(index)
                 self._by_fd[fd] = index
                 self._loop.listen(fd, partial(self._take, index))
+
+    def is_resting(self) -> bool:
+        """Tell whether a server takes nothing because it is full."""
+        return bool(self._resting)
+
+    def is_awaited(self) -> bool:
+        """Tell whether somebody waits for a server that is full."""
+        poll = select.poll()
+        for index in self._resting:
+            if self._servers[index].fileno() >= 0:
+                poll.register(self._servers[index].fileno(), select.POLLIN)
+        return bool(self._resting and poll.poll(0))
 
     def close(self) -> None:
         """Leave the lines."""
@@ -61,8 +91,32 @@ class Acceptor:
             self._loop.forget(fd)
 
     def _take(self, index: int, _mask: int) -> None:
-        self._servers[index].handle_request()
-        self._after(index)
+        server = self._servers[index]
+        for _ in range(server.requests_at_once):
+            server.handle_request()
+            took = self._after(index)
+            if not server.has_room():
+                self._rest(index)
+                return
+            if not took:
+                return
+
+    def _rest(self, index: int) -> None:
+        for fd in [fd for fd, number in self._by_fd.items() if number == index]:
+            del self._by_fd[fd]
+            self._loop.forget(fd)
+        self._resting.add(index)
+        self._full(self._servers[index], self.follow)
+        if self._servers[index].has_room():  # a thread has ended since
+            self.follow()
+
+
+def take_one(server: Listening) -> bool:
+    """Take one request if there is one; False: there is no room for it."""
+    has_room = server.has_room()
+    if has_room:
+        server.handle_request()
+    return has_room
 
 
 def drain(server: Listening, take: Callable[[], bool | None]) -> bool:

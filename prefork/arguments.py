@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 import prefork
 from prefork.commands import COMMANDS
+from prefork.concurrency import CHOICES
 from prefork.errors import UsageError
 from prefork.http.access import FORMATS
 from prefork.servers import REQUEST_QUEUE_SIZE
@@ -19,6 +20,7 @@ examples:
   prefork ~/Public                 share a folder on port 8000, all interfaces
   prefork . 8080 -b 127.0.0.1      share the current one with this machine only
   prefork mymodule:Handler 9000    serve a class of socketserver or http.server
+  prefork mymodule:Logs 5140 --udp serve datagrams
   prefork site -b unix:/run/site   serve on a Unix socket
   prefork /etc/prefork/site.toml   serve what a config says
 
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_places(parser)
+    _add_datagrams(parser)
     _add_handler_options(parser)
     _add_fleet_options(parser)
     parser.add_argument("--version", action="version", version=f"prefork {prefork.__version__}")
@@ -87,6 +90,15 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="listen on this address: IPv4, IPv6, host name, or unix:/path; repeatable"
         " (default: all interfaces)",
+    )
+
+
+def _add_datagrams(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--udp",
+        action="store_true",
+        help="serve a BaseRequestHandler by UDP, or with unix:/path by Unix datagrams"
+        " (default: by TCP, and by Unix streams; other handlers say which)",
     )
 
 
@@ -133,8 +145,14 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "-t",
         "--threads",
         metavar="N",
-        help="how many threads of each worker may run HTTP handlers; 0: one request at a time"
-        " (default: 0 for a directory, else as many as block, up to 512)",
+        help="how many threads of each worker may run HTTP handlers, or have a client each; 0: one"
+        " request at a time (default: 0 for a directory and for datagrams, else up to 512)",
+    )
+    add(
+        "--concurrency",
+        choices=CHOICES,
+        help="how each worker serves several TCP clients, or datagrams, at a time: by a thread or"
+        " a process for each, or not (default: none for datagrams, else threads)",
     )
     add(
         "--access-log",

@@ -135,6 +135,20 @@ class Children:
             os._exit(status & 0xFF)
 
 
+def reap(pids: set[int]) -> None:
+    """Take leave of those of this process's children that have ended, and of no others.
+
+    pids: whom to look at; who has ended, by whomever waited for, is removed.
+    """
+    for pid in list(pids):
+        try:
+            has_ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            has_ended = True
+        if has_ended:
+            pids.discard(pid)
+
+
 def answer_of(say: Callable[[], str]) -> str:
     """Return what a function says in a child, of which nothing else is left.
 

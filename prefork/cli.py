@@ -20,6 +20,7 @@ from prefork.arguments import parse
 from prefork.charter import Charter
 from prefork.checking import check
 from prefork.commands import Tools, is_command, refuse_misspelt, run
+from prefork.concurrency import Said, served_by, threads_of
 from prefork.config import ConfigError, load
 from prefork.config.reference import reference
 from prefork.config.show import show
@@ -45,11 +46,20 @@ from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
-from prefork.target import Kind, Target, find_folder, find_target, is_folder, names_object
+from prefork.target import (
+    Kind,
+    Target,
+    find_folder,
+    find_target,
+    is_folder,
+    names_object,
+    served_as,
+)
 
 _THREADS: Final = 4096
 _HEARTBEAT_S: Final = 30.0
 _BESIDE_CONFIG: Final = ("target", "verbose", "quiet", "daemon")
+_UNSAID: Final = (None, False)
 
 
 class _CommandLine:
@@ -127,7 +137,7 @@ def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
         Daemon(source, begun, image, source.greet).run()
         return
     for name, value in vars(options).items():
-        if name not in _BESIDE_CONFIG and value is not None:
+        if name not in _BESIDE_CONFIG and value not in _UNSAID:
             word = "PORT" if name == "port" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{word}: {text} says that itself; write it there")
     try:
@@ -182,6 +192,8 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
         else _number("-w/--workers", options.workers, 1, CAPACITY, " or auto")
     )
     found = _target(target, options)
+    if options.udp:
+        found = served_as(found, Kind.DATAGRAM)
     number = 8000 if port is None else _number("PORT", port, 0, 65535)
     queue = REQUEST_QUEUE_SIZE
     if options.request_queue_size is not None:
@@ -189,11 +201,15 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
     if options.daemon:
         raise UsageError("--daemon: it wants a CONFIG.toml, which says where the log goes then")
     variables: dict[str, object] = {"request_queue_size": queue}
-    threads = _threads(found, options)
+    threads = None
+    if options.threads is not None:
+        threads = _number("-t/--threads", options.threads, 0, _THREADS)
+    said = Said(options.concurrency, threads)
+    maker = served_by(found, None, said)
+    if (most := threads_of(found, said)) is not None:
+        variables["threads"] = most
     if found.kind is Kind.HTTP:
         variables["access_log"] = "off" if options.quiet else options.access_log or "common"
-        if threads is not None:
-            variables["threads"] = threads
     warn_of_limit(queue)
     places = [
         Place(where) for where in with_rest(_wheres(options.bind or (), number, found.kind, queue))
@@ -204,7 +220,7 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
             name="",
             what=found.name,
             places=places,
-            load=lambda: Code(found),
+            load=lambda: Code(found, maker),
             settings=Settings(workers, Policy(), _HEARTBEAT_S, Life(what=what, poll_s=0.5)),
             variables=variables,
         ),
@@ -221,16 +237,6 @@ def _wheres(binds: Sequence[str], port: int, kind: Kind, queue: int) -> list[Whe
         else everywhere(port)
     )
     return [Where(endpoint, sort, queue) for endpoint in endpoints]
-
-
-def _threads(target: Target, options: argparse.Namespace) -> int | None:
-    if options.threads is not None:
-        if target.kind is not Kind.HTTP:
-            raise UsageError(f"-t/--threads: {target.name} is no HTTP handler")
-        return _number("-t/--threads", options.threads, 0, _THREADS)
-    # A folder's files are sent by the loop, and threads would only slow that down. What another
-    # handler waits for, nobody knows.
-    return 0 if target.is_folder else None
 
 
 def _number(name: str, text: str, least: int, most: int, alternative: str = "") -> int:

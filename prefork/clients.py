@@ -147,6 +147,24 @@ class Clients:
                 with contextlib.suppress(OSError):  # the client was faster; the handler will see
                     socket.socket.shutdown(sock, socket.SHUT_RD)
 
+    def hang_up_silent(self, silent_ns: int, most: int) -> int:
+        """Hang up on clients that a handler waits for and nothing was heard of; return how many.
+
+        Whoever has been silent for longest goes first. silent_ns: for how long nothing must have
+        moved. most: how many may go.
+        """
+        latest_ns = time.monotonic_ns() - silent_ns
+        # `waiting` is read while threads change it: whoever has just been heard has moved bytes.
+        silent = [c for c in list(self._by_fd.values()) if c.waiting and c.moved_ns <= latest_ns]
+        silent.sort(key=lambda client: client.moved_ns)
+        for client in silent[:most]:
+            sock = client.sock()
+            client.moved_ns = time.monotonic_ns()  # not again before its handler has had time
+            if sock is not None:
+                with contextlib.suppress(OSError):  # it was faster
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        return len(silent[:most])
+
     def _metered_class(self, plain: type[socket.socket]) -> type[socket.socket]:
         members: dict[str, Any] = {"__slots__": (), "__module__": plain.__module__}
         members |= {n: self._noting(getattr(plain, n), quiet=False) for n in _RECEIVES}

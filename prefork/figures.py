@@ -5,7 +5,7 @@ it but who is busy, and who has served enough.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prefork.clients import Clients
 from prefork.roles import Engine
@@ -13,11 +13,18 @@ from prefork.scoreboard import Slot
 
 
 class Figures:
-    """taken: requests that no engine has counted."""
+    """taken: requests that no engine has counted. in_hand: tells how many of them are not over."""
 
-    def __init__(self, slot: Slot, clients: Clients, engines: Mapping[int, Engine]) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        in_hand: Callable[[], int],
+        clients: Clients,
+        engines: Mapping[int, Engine],
+    ) -> None:
         self.taken = 0
         self._slot = slot
+        self._in_hand = in_hand
         self._clients = clients
         self._engines = engines
 
@@ -33,7 +40,7 @@ class Figures:
         slot, engines = self._slot, self._engines.values()
         slot.requests = self.requests()
         slot.sent_bytes = self._clients.sent_bytes + sum(e.sent_bytes for e in engines)
-        slot.handled = self._clients.count() + sum(e.handled() for e in engines)
+        slot.handled = self._in_hand() + sum(e.handled() for e in engines)
         slot.busy = slot.handled + sum(e.sending() for e in engines)
 
     def show_request(self) -> None:

@@ -71,6 +71,10 @@ class PreforkMixIn(_Base):
     #: streams refuse new clients from the beginning of a stop (others do in any case).
     serves_again: bool = True
 
+    #: How many requests a worker takes before it looks around again. More than one only where
+    #: `get_request()` raises at once when there is none.
+    requests_at_once: int = 1
+
     _prefork_worker: Worker | None = None
     _prefork_master: Master | None = None
 
@@ -160,6 +164,15 @@ class PreforkMixIn(_Base):
             _flags(self)._BaseServer__shutdown_request = False
             worker.report(Report.SHUTDOWN)
 
+    def has_room(self) -> bool:
+        """Tell whether this worker may take another request before one in hand is over.
+
+        With ForkingMixIn it may not when `max_children` processes are at work. Who waits is left
+        in the queue, to other workers; the mix-in itself would wait for a process, any process.
+        """
+        children: set[int] | None = getattr(self, "active_children", None)
+        return not children or len(children) < int(getattr(self, "max_children", 0))
+
     def enter_worker(self, worker: Worker) -> None:
         """Get ready to serve in a worker; override `setup_worker` instead."""
         self._prefork_worker, self._prefork_master = worker, None
@@ -178,9 +191,6 @@ class PreforkMixIn(_Base):
 
     def leave_worker(self) -> None:
         """Finish, in a worker, after its last request; override `finish_worker` instead."""
-        collect: Callable[..., None] | None = getattr(self, "collect_children", None)
-        if collect is not None:  # ForkingMixIn; its processes are requests in hand
-            collect(blocking=True)
         self.finish_worker()
 
 

@@ -31,7 +31,7 @@ class Server(Listening, Protocol):
         """Get ready to serve in this process."""
 
     def leave_worker(self) -> None:
-        """Finish what `process_request` handed to threads and processes."""
+        """Finish: no request is left."""
 
 
 class Engine(Protocol):

@@ -1,9 +1,8 @@
 """Server classes: which one fits a handler, and how it gets a socket that listens already.
 
 The master makes servers, the workers run them; in a pool without `preload` the
-workers do both. HTTP runs on the engine, whose ever the server class is. Other
-streams have a thread per client in each worker: a silent telnet must not occupy
-a whole one.
+workers do both. HTTP runs on the engine, whose ever the server class is; what
+else serves several clients at a time has a mix-in over it (`concurrency`).
 """
 
 import errno
@@ -19,13 +18,20 @@ from typing import Any, Final
 from prefork import log
 from prefork.errors import StartError, UsageError
 from prefork.foreign import Maker
+from prefork.hands import is_shortage
 from prefork.http import server as http_server
+from prefork.http.door import room_for
 from prefork.mixin import PreforkMixIn
 from prefork.target import Kind, Target
 from prefork.wsgi import WSGIServer
 
 #: gunicorn's and httpd's neighbourhood; the stdlib's 5 loses SYNs under any burst.
 REQUEST_QUEUE_SIZE: Final = 2048
+
+#: How many clients may have a thread in each worker; the stack takes 8 MB of address space.
+THREADS: Final = 512
+#: How often a thread or process that the system does not give is asked for, 0.1 s apart.
+_TRIES: Final = 20
 
 
 class _Bound(socket.socket):
@@ -81,14 +87,73 @@ class _Adopting(PreforkMixIn):
             self.socket = plain
 
 
-class _StreamServer(_Served, socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """TCP and Unix streams, a thread per client."""
+class _Handing(_Adopting):
+    """Stands in front of a class that gives each request a thread or a process of its own."""
+
+    _prefork_threads: int = THREADS
+    _prefork_most: int | None = None
+
+    def has_room(self) -> bool:
+        """Tell whether there may be another thread, or another process."""
+        if self._prefork_worker is None:
+            return True
+        if self._prefork_most is None:  # not before: `setup_worker()` may have changed the limits
+            self._prefork_most = room_for(self._prefork_threads)
+        in_hand = self._prefork_worker.hands.in_threads()
+        return in_hand < self._prefork_most and super().has_room()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Have the request processed, as soon as the system has a thread or a process for it."""
+        hands = None if self._prefork_worker is None else self._prefork_worker.hands
+        for left in reversed(range(_TRIES)):
+            if hands is not None and isinstance(self, socketserver.ThreadingMixIn):
+                hands.begin(request)
+            try:
+                super().process_request(request, client_address)
+            except Exception as error:  # of the system; a handler's stays where that runs
+                if hands is None:
+                    raise
+                hands.done(request)
+                if not left or not is_shortage(error):
+                    raise
+                hands.fall_short(error)
+            else:
+                return
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Process the request in its thread."""
+        try:
+            super().process_request_thread(request, client_address)  # type: ignore[misc] # mix-in's
+        finally:
+            if self._prefork_worker is not None:
+                self._prefork_worker.hands.done(request)
+
+
+class _StreamServer(_Served, socketserver.TCPServer):
+    """TCP and Unix streams. timeout: how long a client may let a handler wait, None: for ever."""
 
     daemon_threads = True  # a worker waits for its clients, not for threads
+    timeout: float | None = None  # not ForkingMixIn's five minutes
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a client; StreamRequestHandler's own `timeout` takes the place of the pool's."""
+        request, client_address = super().get_request()
+        if self.timeout is not None:
+            request.settimeout(self.timeout)
+        return request, client_address
 
 
 class _DatagramServer(_Served, socketserver.UDPServer):
-    """UDP and Unix datagrams, one at a time: they are short, and replies leave at once."""
+    """UDP and Unix datagrams."""
+
+    requests_at_once = 32  # 3 of 12 us each are the loop's
+    daemon_threads = True
+    timeout: float | None = None
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Receive a datagram; where another worker was faster, know it at once."""
+        data, client_address = self.socket.recvfrom(self.max_packet_size, socket.MSG_DONTWAIT)
+        return (data, self.socket), client_address
 
 
 class _HTTPServer(_Served, http_server.ThreadingHTTPServer):
@@ -114,6 +179,10 @@ class _WSGIServer(_HTTPServer, WSGIServer):
     threads = 16
 
 
+_MIXINS: Final = (
+    socketserver.ThreadingMixIn.process_request,
+    socketserver.ForkingMixIn.process_request,
+)
 _FITS: Final[Mapping[Kind, type[PreforkMixIn]]] = {
     Kind.HTTP: _HTTPServer,
     Kind.STREAM: _StreamServer,
@@ -140,6 +209,14 @@ def maker_for(target: Target) -> Maker:
     return Maker(cls.__name__, cls, cls)
 
 
+def hands_over(server_class: type[Any]) -> bool:
+    """Tell whether requests get a thread or a process each, in the stdlib's own way."""
+    return (
+        not issubclass(server_class, http_server.HTTPServer)  # the engine has its own threads
+        and server_class.process_request in _MIXINS
+    )
+
+
 def make_server(
     maker: Maker, variables: Mapping[str, Any], listener: socket.socket, target: Target
 ) -> PreforkMixIn:
@@ -156,6 +233,8 @@ def make_server(
         "_prefork_listener": listener,
     }
     for_engine = {name: names.pop(name) for name in ENGINE & names.keys()}
+    if for_engine.get("threads"):
+        names["_prefork_threads"] = for_engine["threads"]
     try:
         if maker.cls is None:
             server = _taken_over(maker, names, listener, target.handler)
@@ -183,7 +262,10 @@ def make_server(
 
 def _derived(cls: type[Any], names: Mapping[str, Any], *below: type[Any]) -> type[Any]:
     about = {"__module__": cls.__module__, "__doc__": cls.__doc__}
-    return type(cls.__name__.lstrip("_"), (_Adopting, cls, *below), about | dict(names))
+    # On the engine ThreadingMixIn only says that there are threads.
+    by_itself = not below or issubclass(cls, socketserver.ForkingMixIn)
+    front = _Handing if by_itself and hands_over(cls) else _Adopting
+    return type(cls.__name__.lstrip("_"), (front, cls, *below), about | dict(names))
 
 
 def _settle(server: Any) -> None:

@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeGuard
@@ -132,6 +132,23 @@ def kind_of_class(handler_class: type[Any]) -> Kind:
     if issubclass(handler_class, socketserver.DatagramRequestHandler):
         return Kind.DATAGRAM
     return Kind.STREAM
+
+
+def served_as(target: Target, kind: Kind) -> Target:
+    """Return the target for streams, or for datagrams, whichever its class has said.
+
+    One that is derived from BaseRequestHandler alone says neither.
+    Raises: UsageError where the class is for the other.
+    """
+    if target.kind is Kind.HTTP and kind is Kind.DATAGRAM:
+        raise UsageError("HTTP is served over streams, not over datagrams")
+    base: type[socketserver.BaseRequestHandler] = socketserver.DatagramRequestHandler
+    is_for, other = "datagrams", "streams"
+    if kind is Kind.DATAGRAM:
+        base, is_for, other = socketserver.StreamRequestHandler, other, is_for
+    if issubclass(target.handler_class, base):
+        raise UsageError(f"{target.name} is a {base.__name__}, for {is_for}, not for {other}")
+    return replace(target, kind=kind)
 
 
 def find_object(text: str, base: type[Any]) -> Any:

@@ -91,10 +91,11 @@ class Upkeep:
 
     def _share(self, line: Slot) -> float:
         """Return how much of a worker handlers have: all of it, or so many of its threads."""
-        threads = int(self._plan.variables.get("threads", 0))
-        if not threads:
+        says = self._plan.variables
+        most = int(says.get("threads", 0) or says.get("max_children", 0))
+        if not most:
             return float(line.activity == BUSY)
-        return min(1.0, line.handled / threads)
+        return min(1.0, line.handled / most)
 
 
 class Load:

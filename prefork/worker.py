@@ -10,7 +10,6 @@ only by the methods of `roles.Server`.
 """
 
 import ctypes
-import errno
 import faulthandler
 import os
 import select
@@ -19,13 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
-from prefork import log, reports
-from prefork.acceptor import Acceptor, drain
+from prefork import reports
+from prefork.acceptor import Acceptor, Listening, drain, take_one
 from prefork.clients import Clients
 from prefork.desk import LoopDesk
 from prefork.figures import Figures
+from prefork.hands import Hands, is_shortage
 from prefork.life import Life, Place
 from prefork.loop import Loop
 from prefork.reports import Report
@@ -44,10 +45,7 @@ QUIT_S: Final = 0.1
 TICK_S: Final = 0.1
 #: A `timeout` of 0 must not make an idle worker spin.
 SHORTEST_WAIT_S: Final = 0.001
-#: How long accepting pauses when descriptors or memory are short.
-SHORTAGE_S: Final = 0.1
 
-_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -65,6 +63,7 @@ class Worker:
     ) -> None:
         self.clients = Clients(place.slot)
         self.loop = Loop()
+        self.hands = Hands(self.loop, self.clients, place.line, life.linger_s)
         self.desk = LoopDesk(place.slot.words)
         self._place = place
         self._life = life
@@ -82,13 +81,13 @@ class Worker:
         self._leaving = self._quitting = False
         self._wait_s = life.poll_s
         self._tick_due_s = self._ticked_s = 0.0
-        self._figures = Figures(self._slot, self.clients, self._engines)
+        self._figures = Figures(self._slot, self._count, self.clients, self._engines)
         # Not by `random`: all workers have inherited the same state of it.
         share = 1 + life.jitter * (2 * int.from_bytes(os.urandom(2)) / 0xFFFF - 1)
         self.chores: list[Callable[[], None]] = []  #: what else to do in each tick
+        self._taken = 0
         self._quota = max(1, round(life.max_requests * share)) if life.max_requests else 0
         self._last_request_s: list[float] = []
-        self._short_since_s: float | None = None
 
     def run(self, let_signals_through: Callable[[], None]) -> None:
         """Serve until told to leave; the caller ends the process.
@@ -159,24 +158,17 @@ class Worker:
         self.clients.release(request)
 
     def accept_failed(self, error: OSError) -> None:
-        """Pause when the machine is short of descriptors or memory; else the client was gone.
-
-        Without the pause the ready listener would spin this process until
-        something else frees a descriptor.
-        """
+        """Pause when the system is short of something; else the client was gone."""
         self._slot.activity = IDLE
-        if error.errno not in _SHORTAGE:
-            return
-        if self._short_since_s is None or time.monotonic() - self._short_since_s > 60:
-            self._short_since_s = time.monotonic()
-            log.warning("worker.short", slot=self._place.line, reason=error.strerror)
-        time.sleep(SHORTAGE_S)
+        if is_shortage(error) and not isinstance(error, BlockingIOError):
+            self.hands.fall_short(error)
+            self.hands.make_room(is_wanted=True)
 
     def _serve(self, signals: SignalPipe) -> None:
         self.loop.watch(signals.fileno(), select.EPOLLIN, lambda _: _read(signals))
         self.loop.watch(self._place.lifeline_fd, select.EPOLLIN, lambda _: self._on_orphaned())
         plain = [server for server in self._servers if id(server) not in self._engines]
-        acceptor = Acceptor(self.loop, plain, self._on_served)
+        acceptor = Acceptor(self.loop, plain, self._on_served, self._on_full)
         self._tick(acceptor)
         while not self._leaving:
             self.loop.turn(self._patience_s())
@@ -185,10 +177,10 @@ class Worker:
             if time.monotonic() >= min(self._tick_due_s, self._ticked_s + self._patience_s()):
                 self._tick(acceptor)
             for server in self._servers:
-                if getattr(server, "active_children", None):
-                    self._slot.activity = CLIENT  # above max_children it waits for one to end
-                server.service_actions()
-                self._slot.activity = IDLE
+                # With max_children at work ForkingMixIn's own would wait for one of them, or for
+                # whatever else this process has started.
+                if server.has_room() or not hasattr(server, "active_children"):
+                    server.service_actions()
             if self._quota and self._figures.requests() >= self._quota:
                 self._quota = 0
                 self.report(Report.EXPIRED)
@@ -204,8 +196,14 @@ class Worker:
             wait_s = min(wait_s, engine.wait_s)
         return wait_s
 
-    def _on_served(self, index: int) -> None:
+    def _on_served(self, index: int) -> bool:
         self._last_request_s[index] = time.monotonic()
+        before, self._taken = self._taken, self._figures.taken
+        return self._taken != before
+
+    def _on_full(self, server: Listening, on_room: Callable[[], None]) -> None:
+        self._wait_s = TICK_S
+        self.hands.await_room(server, on_room)
 
     def _tick(self, acceptor: Acceptor) -> None:
         """Do what is due now and then, however busy the worker is."""
@@ -216,12 +214,13 @@ class Worker:
         for engine in self._engines.values():
             engine.tick(now_s)
         acceptor.follow()
+        self.hands.make_room(is_wanted=acceptor.is_awaited())
         if any(server.fileno() < 0 for server in self._servers):
             self.report(Report.ASKED)  # a handler closed it; who comes in our place has it open
-        wait_s = self._life.poll_s
+        wait_s = TICK_S if acceptor.is_resting() else self._life.poll_s
         for index, server in enumerate(self._servers):
             server.heed_shutdown()
-            if server.timeout is None or id(server) in self._engines:
+            if server.timeout is None or id(server) in self._engines or not server.has_room():
                 continue
             due_s = self._last_request_s[index] + server.timeout
             if due_s <= now_s:
@@ -239,16 +238,24 @@ class Worker:
         for engine in self._engines.values():
             oldest_ns = min(oldest_ns, engine.oldest_sign_of_life_ns(now_ns))
         self._slot.beat_ns = oldest_ns
-        busy = self.clients.any_left() or any(e.is_busy() for e in self._engines.values())
-        self._show_busy(busy=busy)
+        busy = (
+            self.clients.any_left()
+            or self._count()
+            or any(e.is_busy() for e in self._engines.values())
+        )
+        self._show_busy(busy=bool(busy))
         self._figures.write()
 
+    def _count(self) -> int:
+        return self.hands.count(self._servers)
+
     def _any_left(self) -> bool:
-        return self.clients.any_left() or any(e.any_left() for e in self._engines.values())
+        engines = self._engines.values()
+        return self.hands.any_left(self._servers) or any(e.any_left() for e in engines)
 
     def _finish(self, signals: SignalPipe) -> None:
         """Answer what must be answered before this process may end."""
-        self._tell_children()  # again: one may have been forked when the order came
+        self.hands.tell(self._servers)  # again: one may have been forked when the order came
         drained: set[int] = set()
         while True:
             left = [n for n in self._queues_to_drain() if n not in drained]
@@ -288,7 +295,9 @@ class Worker:
 
     def _drain(self, server: Server) -> bool:
         engine = self._engines.get(id(server))
-        return drain(server, server.handle_request if engine is None else engine.accept)
+        if engine is not None:
+            return drain(server, engine.accept)
+        return drain(server, partial(take_one, server))
 
     def _hold_signals(self) -> None:
         """Before a handler forks: its child's signals wait until it is known whose they are."""
@@ -300,14 +309,17 @@ class Worker:
     def _disown(self) -> None:
         """Be no worker any more: this is a process that a request has forked."""
         self._slot.detach()
+        self.hands.disown()
         parent, self._pid = self._pid, os.getpid()
         ours, self._master = self._master is not None, None
         # The requests that ForkingMixIn runs in processes of their own end with the worker, which
         # waits for them while it can. What else a handler forks is its own affair.
-        if ours and any(hasattr(server, "active_children") for server in self._servers):
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
+        forking = [server for server in self._servers if hasattr(server, "active_children")]
+        if ours and forking:
+            if all(getattr(server, "block_on_close", True) for server in forking):
+                _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                if os.getppid() != parent:
+                    os._exit(1)
             if self._leaving:
                 self._linger()
         elif self._signals is not None:
@@ -325,7 +337,7 @@ class Worker:
         elif not self._leaving:
             self._leaving = True
             self._linger()
-            self._tell_children()
+            self.hands.tell(self._servers)
 
     def _on_quit(self) -> None:
         """Go now, or when this turn is over, so that all that is answered is logged."""
@@ -345,13 +357,6 @@ class Worker:
             engine.programs.end()
             engine.write_log()
         os._exit(0)
-
-    def _tell_children(self) -> None:
-        """Have ForkingMixIn's processes hang up on idle clients, too."""
-        for server in self._servers:
-            for pid in list(getattr(server, "active_children", None) or ()):
-                with suppress(ProcessLookupError):  # the program has waited for it itself
-                    os.kill(pid, signal.SIGTERM)
 
     def _linger(self) -> None:
         """Give idle clients some time, then hang up on them.

@@ -110,7 +110,12 @@ ERRORS = [
     (["served:Hello", "0", "--cgi"], 2, ["--cgi", "served:Hello"]),
     (["site", "0", "--tls-cert", "cert.pem"], 2, ["--tls-cert", "--help"]),
     (["site", "0", "-t", "4097"], 2, ["-t/--threads", "0 to 4096"]),
-    (["served:Echo", "0", "-t", "4"], 2, ["-t/--threads", "no HTTP handler"]),
+    (["site", "0", "--udp"], 2, ["HTTP is served over streams"]),
+    (["served:Hello", "0", "--udp"], 2, ["HTTP is served over streams"]),
+    (["served:Shout", "0", "--udp"], 2, ["served:Shout is a StreamRequestHandler, for streams"]),
+    (["site", "0", "--concurrency", "fork"], 2, ['"fork"', "threads = 0"]),
+    (["site", "0", "--concurrency", "threads", "-t", "0"], 2, ["contradict each other"]),
+    (["served:Shout", "0", "--concurrency", "none", "-t", "4"], 2, ["contradict each other"]),
     (["site", "0", "--threads", "x"], 2, ["-t/--threads", "0 to 4096", "'x'"]),
 ]
 

@@ -348,7 +348,7 @@ def test_max_children_bounds_what_a_forking_server_forks(site):
 @pytest.mark.parametrize(
     ("handler", "key", "value", "classes"),
     [
-        ("app:Shout", "threads", 2, "HTTPServer"),
+        ("app:Shout", "access_log", "json", "HTTPServer"),
         ("app:Probe", "max_packet_size", 99, "UDPServer"),
         ("app:Probe", "max_children", 2, "ForkingMixIn"),
         ("app:Shout", "forwarders", ["127.0.0.1"], "HTTPServer"),

@@ -2,18 +2,22 @@
 
 import contextlib
 import json
+import logging
+import logging.handlers
 import os
 import re
 import shutil
 import socket
 import struct
+import subprocess
+import xmlrpc.client
 
 import httpx
 import pytest
 from cgi_kit import scripts_for_everybody
 from conftest import CHECKOUT
 from daemon_kit import Site, fetch
-from harness import DEADLINE_S, Daemon, Prefork, converse
+from harness import DEADLINE_S, Daemon, Prefork, converse, wait_until
 
 ETC = CHECKOUT / "etc"
 EXAMPLES = sorted(path.name for path in ETC.glob("*.toml"))
@@ -47,14 +51,8 @@ def listening(daemon) -> list[str]:
 
 
 def test_no_example_is_without_its_test():
-    assert EXAMPLES == [
-        "behind-proxy.toml",
-        "cgi.toml",
-        "handler.toml",
-        "pools.toml",
-        "share.toml",
-        "wsgi.toml",
-    ]
+    names = "behind-proxy cgi echo handler pools share syslog whois wsgi xmlrpc"
+    assert [f"{name}.toml" for name in names.split()] == EXAMPLES
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -150,6 +148,146 @@ def test_cgi_runs_its_script_with_its_variables(tmp_path):
             assert fetch(daemon.port, at, "POST", b"me too")[2] == b"Good day, 127.0.0.1!\nme too"
             assert fetch(daemon.port, "/cgi-bin/")[0] == 403
             daemon.log.wait_for(r'"POST /cgi-bin/hello\.sh HTTP/1\.1" 200')
+
+
+def test_echo_sends_back_what_comes_over_tcp_and_udp(tmp_path):
+    with started(tmp_path, "echo.toml", PORT=0) as daemon:
+        tcp, udp = (int(at.rpartition(":")[2]) for at in listening(daemon))
+        data = os.urandom(100_000)
+        assert converse(("127.0.0.1", tcp), data) == data
+        with socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(DEADLINE_S)
+            for data in b"hello", b"", os.urandom(60_000):
+                client.sendto(data, ("127.0.0.1", udp))
+                assert client.recv(65536) == data
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has ports below 1024")
+def test_echo_does_not_answer_a_service(tmp_path):
+    with (
+        started(tmp_path, "echo.toml", PORT=0) as daemon,
+        socket.socket(type=socket.SOCK_DGRAM) as service,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        udp = ("127.0.0.1", int(listening(daemon)[1].rpartition(":")[2]))
+        service.bind(("127.0.0.1", 1023))
+        for sock in service, client, client:  # two workers: one of them may be slower
+            sock.settimeout(DEADLINE_S)
+            sock.sendto(b"hello", udp)
+        assert [client.recv(9), client.recv(9)] == [b"hello", b"hello"]
+        service.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            service.recv(9)
+
+
+def test_whois_tells_what_its_folder_has(tmp_path):
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "example.org.txt").write_text("domain: example.org\nowner: Ada, Zürich\n")
+    (records / "jd-1.txt").write_text("person: John Doe\n")
+    (tmp_path / "secret.txt").write_text("secret\n")
+    known = "domain: example.org\r\nowner: Ada, Zürich\r\n".encode()
+    with started(tmp_path, "whois.toml", PORT=0, RECORDS=records) as daemon:
+        at = ("127.0.0.1", daemon.port)
+        assert converse(at, b"example.org\r\n") == known
+        assert converse(at, b"WWW.Example.ORG\n") == known
+        assert converse(at, b"JD-1\r\n") == b"person: John Doe\r\n"
+        for name in b"example.com", b"../secret", b"..", b"", b"a/b", b"\xff", b"x" * 190, b".org":
+            assert converse(at, name + b"\r\n") == b"No match.\r\n", name
+        assert converse(at, b"x" * 200 + b"\r\n") == b""
+        assert converse(at, b"example.org") == b""  # no end of line: it was cut off
+
+
+@pytest.mark.skipif(shutil.which("whois") is None, reason="whois is not installed")
+def test_a_real_whois_client_is_answered(tmp_path):
+    (tmp_path / "example.org.txt").write_text("domain: example.org\n")
+    with started(tmp_path, "whois.toml", PORT=0, RECORDS=tmp_path) as daemon:
+        command = ["whois", "-h", "127.0.0.1", "-p", str(daemon.port), "www.example.org"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        assert "domain: example.org" in answer.stdout
+
+
+MESSAGES = [
+    (b"<34>1 2003-10-11T22:14:15.003Z host su - ID47 - \xef\xbb\xbf'su root' failed", "auth.crit"),
+    (b"<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 p 8710 - - %% ok", "local4.notice"),
+    (b"<34>Oct 11 22:14:15 host su: 'su root' failed\n", "auth.crit"),
+    (b"<0>all is over\0", "kern.emerg"),
+    (b"<191>the last", "local7.debug"),
+    (b"no priority", "user.notice"),
+    (b"<192>too much", "user.notice"),
+    (b"<007>leading zeros", "user.notice"),
+    (b"", "user.notice"),
+    (b"<13>one\nforged \x1b[2J two\xff", "user.notice"),
+]
+WRITTEN = [
+    "2003-10-11T22:14:15.003Z host su - ID47 - 'su root' failed",
+    "2003-08-24T05:14:15.000003-07:00 192.0.2.1 p 8710 - - %% ok",
+    "Oct 11 22:14:15 host su: 'su root' failed",
+    "all is over",
+    "the last",
+    "no priority",
+    "<192>too much",
+    "<007>leading zeros",
+    "",
+    r"one#012forged #033[2J two\xff",
+]
+
+
+def test_syslog_writes_a_line_for_each_message(tmp_path):
+    log, path = tmp_path / "messages", tmp_path / "log.sock"
+    with started(tmp_path, "syslog.toml", PORT=0, SOCKET=path, LOG=log) as daemon:
+        udp = ("127.0.0.1", int(listening(daemon)[0].rpartition(":")[2]))
+        assert path.stat().st_mode & 0o777 == 0o666
+        for family, at, sender in (
+            (socket.AF_INET, udp, "127.0.0.1"),
+            (socket.AF_UNIX, str(path), "local"),
+        ):
+            with socket.socket(family, socket.SOCK_DGRAM) as client:
+                for packet, _ in MESSAGES:
+                    client.sendto(packet, at)
+            wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == len(MESSAGES))
+            lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
+            assert [line[1:] for line in lines] == [
+                [sender, priority, text]
+                for (_, priority), text in zip(MESSAGES, WRITTEN, strict=True)
+            ]
+            assert all(re.fullmatch(r"[-\d]{10}T[:\d]{8}\.\d{3}\+00:00", line[0]) for line in lines)
+            log.rename(tmp_path / f"{sender}.old")  # as logrotate does
+
+
+def test_syslog_takes_what_the_stdlib_and_logger_send(tmp_path):
+    path = tmp_path / "log.sock"
+    with started(tmp_path, "syslog.toml", PORT=0, SOCKET=path) as daemon:
+        udp = ("127.0.0.1", int(listening(daemon)[0].rpartition(":")[2]))
+        for address in udp, str(path):
+            facility = logging.handlers.SysLogHandler.LOG_DAEMON
+            handler = logging.handlers.SysLogHandler(address, facility)
+            handler.handle(logging.makeLogRecord({"msg": "from Python", "levelname": "ERROR"}))
+            handler.close()
+        daemon.out.wait_for(r" 127\.0\.0\.1 daemon\.err from Python$")
+        daemon.out.wait_for(" local daemon.err from Python$")
+        if shutil.which("logger"):
+            command = ["logger", "--socket", str(path), "-p", "mail.warning", "-t", "me", "hello"]
+            subprocess.run(command, check=True, timeout=20)
+            daemon.out.wait_for(r" local mail\.warning .*\bme: hello$")
+
+
+def test_xmlrpc_answers_calls(tmp_path):
+    with started(tmp_path, "xmlrpc.toml", PORT=0) as daemon:
+        url = f"http://127.0.0.1:{daemon.port}"
+        with xmlrpc.client.ServerProxy(f"{url}/RPC2", allow_none=True) as proxy:
+            assert proxy.add(2, 3.5) == 5.5
+            assert set(proxy.host()) == {"name", "time"}
+            assert {"add", "host", "system.listMethods"} <= set(proxy.system.listMethods())
+            assert proxy.system.methodHelp("add") == "Return the sum of two numbers."
+            for call in (lambda: proxy.add(2), proxy.no_such, lambda: proxy._dispatch("add", [])):
+                with pytest.raises(xmlrpc.client.Fault):
+                    call()
+        with pytest.raises(xmlrpc.client.ProtocolError, match="404"):
+            xmlrpc.client.ServerProxy(f"{url}/other").add(2, 3)
+        answer = httpx.post(f"{url}/RPC2", content=b"x" * 2_000_000, timeout=DEADLINE_S)
+        assert answer.status_code == 413
+        daemon.log.wait_for(r'^127\.0\.0\.1 - - .*"POST /RPC2 HTTP/1\.1" 200')
 
 
 V1 = b"PROXY TCP4 198.51.100.1 198.51.100.2 1111 443\r\n"

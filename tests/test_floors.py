@@ -16,7 +16,7 @@ FLOORS = {
     "fleet http.access http.cgi.words http.filecache http.folder http.heads http.wire "
     "life logs.records pidfile privileges sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
-    "control.places control.remote control.table http.cgi.scripts http.chunked "
+    "control.places control.remote control.table hands http.cgi.scripts http.chunked "
     "http.client http.kept http.lenient http.limits http.plans http.pool http.spool "
     "listeners logs.files logs.sinks outfit queues roles",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
@@ -37,8 +37,8 @@ FLOORS = {
     14: "http.__main__ target",
     15: "foreign greeting handlers",
     16: "servers",
-    17: "arguments plan",
-    18: "loading upkeep",
+    17: "concurrency plan",
+    18: "arguments loading upkeep",
     19: "overseer planning",
     20: "checking daemon",
     21: "cli",

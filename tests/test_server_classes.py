@@ -274,9 +274,9 @@ PROBLEMS = [
         "site.toml: server.main.handler_options: whose? name the handler of mine:Hides",
     ),
     (
-        {"server_class": "mine:Late", "handler": "mine:Echo", "threads": 4},
+        {"server_class": "mine:Late", "handler": "mine:Echo", "proxies": ["192.0.2.1"]},
         (
-            "site.toml: server.main.threads: mine:Late is not derived from HTTPServer, which alone"
+            "site.toml: server.main.proxies: mine:Late is not derived from HTTPServer, which alone"
             " knows this"
         ),
     ),

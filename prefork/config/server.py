@@ -161,11 +161,19 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         Workers | Literal["auto"] | Scale,
         about('how many; "auto": one for each processor', also=["num_workers", "processes"]),
     ] = "auto"
+    concurrency: Annotated[
+        Literal["threads", "fork", "none"] | None,
+        about(
+            "of a worker's clients: ThreadingMixIn, ForkingMixIn, one at a time",
+            unset="as threads says",
+            also=["worker_class", "mixin"],
+        ),
+    ] = None
     threads: Annotated[
         Annotated[int, Meta(ge=0, le=4096)] | None,
         about(
-            "at most, of each worker, for HTTP; 0: one request at a time",
-            unset="folder 0, WSGI 16, else 512",
+            "that run HTTP handlers, or have a client each; 0: one at a time",
+            unset="512; folder, UDP 0; WSGI 16",
         ),
     ] = None
     request_queue_size: Annotated[
@@ -203,7 +211,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         Seconds, about("for a replaced worker to finish what is in its hands")
     ] = 3600.0
     linger_timeout: Annotated[
-        Seconds, about("for idle clients of a worker that is about to go")
+        Seconds, about("for idle clients of a worker that is about to go, or is full")
     ] = 2.0
     backoff: Annotated[Seconds, about("before a worker that failed to start is tried again")] = 1.0
     backoff_factor: Annotated[
@@ -266,7 +274,11 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         bool, about("a queue of its own for each worker, by SO_REUSEPORT", also=["reuseport"])
     ] = False
     timeout: Annotated[
-        SomeSeconds | None, about("the server class's: then handle_timeout()", unset=_CLASS)
+        SomeSeconds | None,
+        about(
+            "of silence of a TCP client; of a server_class: then handle_timeout()",
+            unset="none, or what the class says",
+        ),
     ] = None
     address_family: Annotated[
         Literal["AF_INET", "AF_INET6", "AF_UNIX"] | None,

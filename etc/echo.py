@@ -1,0 +1,24 @@
+"""Echo: what comes is sent back (RFC 862)."""
+
+# ruff: noqa: INP001 # a file to copy, no package
+
+import socketserver
+
+
+class Echo(socketserver.BaseRequestHandler):
+    """One TCP or Unix client, until it has said all."""
+
+    def handle(self) -> None:
+        """Send back what comes, as it comes."""
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+
+
+class EchoDatagram(socketserver.BaseRequestHandler):
+    """One datagram."""
+
+    def handle(self) -> None:
+        """Send it back, but not to another service: two echo servers would never end."""
+        data, sock = self.request
+        if self.client_address[1] >= 1024:
+            sock.sendto(data, self.client_address)
