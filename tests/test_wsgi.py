@@ -4,8 +4,10 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import socket
 import sys
+import tempfile
 import threading
 import urllib.request
 import wsgiref.simple_server
@@ -623,24 +625,26 @@ def wrapping(made, headers=TEXT):
 
 
 @BOTH
-def test_a_plain_file_is_sent_by_the_kernel(server_class, path):
-    app, seen = wrapping(lambda: Watched(path))
+@pytest.mark.parametrize("kind", ["open", "tempfile"])
+def test_a_plain_file_is_sent_by_the_kernel(server_class, kind, path):
+    watched = []
+
+    def made():
+        file = path.open("rb") if kind == "open" else tempfile.NamedTemporaryFile()  # noqa: SIM115 # the wrapper closes it
+        if kind == "tempfile":
+            file.write(path.read_bytes())
+            file.seek(0)
+        watched.append(os.dup(file.fileno()))  # it shares the position
+        return file
+
+    app, seen = wrapping(made)
     found = answered(app, get(), get(), server_class=server_class)
     assert [a.body for a in found] == [path.read_bytes()] * 2
     assert [a["Content-Length"] for a in found] == [str(1 << 20)] * 2
-    assert [file.ended_at for file in seen] == [0, 0]  # nobody has read it here
-
-
-class Watched:
-    """A file as tempfile makes it: with the real one inside, and a close() that looks."""
-
-    def __init__(self, path):
-        self.file = path.open("rb")  # close() does
-        self.read = self.file.read
-
-    def close(self):
-        self.ended_at = self.file.tell()
-        self.file.close()
+    assert [file.closed for file in seen] == [True, True]
+    assert [os.lseek(fd, 0, os.SEEK_CUR) for fd in watched] == [0, 0]  # nobody has read it here
+    for fd in watched:
+        os.close(fd)
 
 
 def test_a_file_is_sent_from_where_it_stands_as_far_as_was_promised(path):
@@ -662,7 +666,7 @@ def test_a_head_is_sent_for_a_file_too(path, method):
     assert len(answer.body) == (1 << 20 if method == "GET" else 0)
 
 
-@pytest.mark.parametrize("kind", ["BytesIO", "gzip", "without a descriptor"])
+@pytest.mark.parametrize("kind", ["BytesIO", "gzip", "without a descriptor", "around another"])
 def test_what_is_no_plain_file_is_read(kind, tmp_path):
     content = b"some text " * 1000
     if kind == "gzip":
@@ -673,10 +677,20 @@ def test_what_is_no_plain_file_is_read(kind, tmp_path):
         def __init__(self):
             self.read = io.BytesIO(content).read
 
+    class Decoded:
+        def __init__(self):
+            (tmp_path / "coded").write_bytes(content[::-1])
+            self.file = (tmp_path / "coded").open("rb")
+            self.close = self.file.close
+
+        def read(self, _size):
+            return self.file.read()[::-1]
+
     made = {
         "BytesIO": lambda: io.BytesIO(content),
         "gzip": lambda: gzip.open(tmp_path / "file.gz"),  # noqa: SIM115 # the wrapper closes it
         "without a descriptor": Reader,
+        "around another": Decoded,
     }[kind]
     app, _ = wrapping(made)
     (answer,) = answered(app, get())

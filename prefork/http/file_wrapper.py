@@ -6,6 +6,7 @@ A worker. Where it cannot, the wrapper is iterated, as wsgiref's.
 import io
 import os
 import stat
+import tempfile
 import wsgiref.util
 from typing import Any, Final
 
@@ -53,7 +54,8 @@ def piece_of(wrapper: FileWrapper) -> tuple[int, int, int] | None:
     something else by their bytes, as GzipFile does.
     """
     file: Any = wrapper.filelike
-    file = getattr(file, "file", file)  # tempfile's
+    # No other class that has a `file`: its `read()` may mean something else, too.
+    file = file.file if type(file) is tempfile._TemporaryFileWrapper else file
     raw = file.raw if type(file) in _PLAIN else file
     if type(raw) is not io.FileIO or not raw.readable():
         return None
