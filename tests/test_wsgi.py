@@ -235,6 +235,29 @@ def test_a_trusted_proxy_says_client_scheme_and_host():
     assert [untrusted[n] for n in names] == ["127.0.0.1", "http", "here"]
 
 
+class OwnEnviron(Quiet):
+    def get_environ(self):
+        return super().get_environ() | {"OWN": "yes"}
+
+
+@pytest.mark.parametrize("handler", [Quiet, OwnEnviron])
+def test_what_a_proxy_says_of_one_request_is_not_believed_of_the_next(handler, capsys):
+    trusting = type("Server", (Inline,), {"forwarders": ("127.0.0.1",), "access_log": None})
+    fields = [
+        ["X-Forwarded-For: 192.0.2.7", "X-Forwarded-Host: site"],
+        ["X-Forwarded-Proto: https"],
+        ["X-Forwarded-For: 192.0.2.8"],
+        ["Forwarded: for=unknown;proto=https"],
+        ["X-Forwarded-For: 192.0.2.9"],
+        [],
+    ]
+    seen = asked(*(get("/", *f) for f in fields), server_class=trusting, handler=handler)
+    expected = ["192.0.2.7", "127.0.0.1", "192.0.2.8", "127.0.0.1", "192.0.2.9", "127.0.0.1"]
+    assert [environ["REMOTE_ADDR"] for environ in seen] == expected
+    assert [environ["HTTP_HOST"] for environ in seen] == ["site", *["here"] * 5]
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == expected
+
+
 # -- the body of the request ----------------------------------------------------
 
 CHUNKED = (

@@ -76,9 +76,10 @@ class Environs:
         if connection.engine.forwarders is not None:
             _believe(handler, connection, origin)
         environ: dict[str, Any] = handler.get_environ()
-        for name, value in (self._fixed | origin).items():
+        for name, value in self._fixed.items():
             environ.setdefault(name, value)
-        environ["wsgi.url_scheme"] = origin.get("wsgi.url_scheme", "http")
+        environ["wsgi.url_scheme"] = "http"
+        environ |= origin
         if head.length is None:
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             _take_in(handler, connection, environ)
@@ -165,6 +166,7 @@ def _take_in(handler: Any, connection: "Connection", environ: dict[str, Any]) ->
 
 def _believe(handler: Any, connection: "Connection", environ: dict[str, Any]) -> Any:
     """Put what trusted proxies say of the client into environ; return its address."""
+    handler.client_address = connection.address  # not that of the request before
     told = exchange.told(connection)
     if told is None:
         return connection.address
