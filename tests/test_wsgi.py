@@ -1,8 +1,10 @@
 """WSGI applications on the engine: PEP 3333 to the letter, from both sides."""
 
 import contextlib
+import enum
 import gzip
 import io
+import itertools
 import json
 import os
 import socket
@@ -399,6 +401,20 @@ def test_a_head_keeps_order_and_repetition_of_its_headers():
     assert answer.all("Set-Cookie") == ["a=1", "b=2"]
 
 
+class Kind(str, enum.Enum):  # noqa: UP042 # StrEnum's members are formatted as their values
+    ONE = "one"
+
+
+def test_equal_headers_are_sent_as_equal_bytes():
+    headers = itertools.cycle([[("A", Kind.ONE)], [("A", "one"), *TEXT], [("A", Kind.ONE), *TEXT]])
+
+    def app(_environ, start_response):
+        start_response("200 OK", next(headers))
+        return [b""]
+
+    assert [a["A"] for a in answered(app, get() * 3)] == ["one"] * 3
+
+
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "299 Ça va", "200 ", "200"])
 def test_a_status_is_sent_as_it_is(status):
     (answer,) = answered(saying(status), get())
@@ -413,7 +429,16 @@ WRONG = {
     "headers in a tuple": (saying(headers=()), "headers must be a list, not tuple"),
     "a header in a list": (saying(headers=[["A", "b"]]), "expected a tuple"),
     "a value of bytes": (saying(headers=[("A", b"b")]), "must be of type str"),
-    "a value with a line end": (saying(headers=[("A", "b\r\nC: d")]), "CR, LF or NUL"),
+    "a value with a line end": (saying(headers=[("A", "b\r\nC: d")]), "a control character"),
+    "a value with a control character": (saying(headers=[("A", "b\x01")]), "a control character"),
+    "a value with DEL": (saying(headers=[("A", "b\x7f")]), "a control character"),
+    "a name with a space": (saying(headers=[("Content-Length ", "1")]), "cannot be the name"),
+    "a name with a colon": (saying(headers=[("A: b\r\nC", "d")]), "cannot be the name"),
+    "no name": (saying(headers=[("", "d")]), "cannot be the name"),
+    "hint with a line end": (
+        lambda environ, _start_response: environ["wsgi.early_hints"]([("Link", "a\r\nB: c")]),
+        "a control character",
+    ),
     "a value beyond latin-1": (saying(headers=[("A", "\u20ac")]), "latin-1"),
     "hop-by-hop": (saying(headers=[("Connection", "close")]), "the server's affair"),
     "own framing": (saying(headers=[("Transfer-Encoding", "chunked")]), "the server's affair"),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from prefork import log
 from prefork.http.environ import Environs
 from prefork.http.file_wrapper import FileWrapper, piece_of
-from prefork.http.heads import header_line
 from prefork.http.outbox import Descriptor
 from prefork.http.plans import Plan, Plans
 from prefork.http.wire import Head
@@ -95,9 +94,9 @@ class Call:
     def early_hints(self, headers: list[tuple[str, str]], /) -> None:
         """Send 103 with these headers, such as Link (RFC 8297); nothing to clients of HTTP/1.0.
 
-        Raises: OSError, ValueError.
+        Raises: OSError, TypeError, ValueError.
         """
-        lines = b"".join(header_line(name, value)[0] for name, value in headers)
+        lines = b"".join(self._gateway.plans.line(header)[0] for header in headers)
         head = self._connection.head
         if not self._sent and head is not None and head.version != "HTTP/1.0":
             self._connection.outbox.send(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)

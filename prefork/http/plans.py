@@ -9,11 +9,14 @@ from http import HTTPStatus
 from typing import Any, Final
 from wsgiref.util import is_hop_by_hop
 
+from prefork.http.grammar import TOKEN
 from prefork.http.heads import date_line, header_line, status_lines
 
 _PLANS_MOST: Final = 1024  # of some 500 bytes
 _LINES_MOST: Final = 1024  # of some 300 bytes
 _STATUS: Final = re.compile(r"([2-9][0-9]{2})(?: ([^\0-\x08\x0a-\x1f\x7f]*))?")  # RFC 9112 §4
+_NAME: Final = re.compile(TOKEN)
+_CONTROL: Final = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5; a tab may be
 _BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 #: Headers that mean something here; what a line is read for.
 _TELLING: Final = frozenset({"content-length", "date", "server"})
@@ -95,10 +98,7 @@ class Plans:
         lines: list[bytes] = []
         length, dated = None, False
         for header in headers:
-            try:
-                line, key = self._lines[header]
-            except (KeyError, TypeError):  # new, or not to be hashed
-                line, key = self._line(header)
+            line, key = self.line(header)
             if key == "content-length":
                 if code == HTTPStatus.NO_CONTENT:
                     continue  # RFC 9110 §8.6
@@ -111,8 +111,18 @@ class Plans:
         before, after = status_line + server_line, b"".join(lines)
         return Plan(code, before, after, length, dated, code in _BODILESS)
 
-    def _line(self, header: tuple[str, str]) -> tuple[bytes, str]:
-        """Return a header's line, and its name if that is one of _TELLING."""
+    def line(self, header: tuple[str, str]) -> tuple[bytes, str]:
+        """Return a header's line, and its name if that is one of _TELLING.
+
+        Raises: as `find()`.
+        """
+        try:
+            known = self._lines.get(header)
+        except TypeError:
+            known = None  # not to be hashed: `_make_line()` says what it should be
+        return known or self._make_line(header)
+
+    def _make_line(self, header: tuple[str, str]) -> tuple[bytes, str]:
         if not isinstance(header, tuple) or len(header) != 2:
             raise TypeError(f"{header!r} is no header: expected a tuple of name and value")
         name, value = header
@@ -120,6 +130,12 @@ class Plans:
             raise TypeError(f"{header!r} is no header: name and value must be of type str")
         if is_hop_by_hop(name):
             raise ValueError(f"the header {name} is the server's affair (PEP 3333), not {value!r}")
+        if _NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} cannot be the name of a header (RFC 9110 §5.1)")
+        if _CONTROL.search(value):
+            raise ValueError(f"a control character in the header {name!r}: {value!r}")
+        # An enumeration's members are equal to their values, but are formatted in another way.
+        name, value = str.__str__(name), str.__str__(value)
         key = name.lower()
         found = header_line(name, value)[0], key if key in _TELLING else ""
         if len(self._lines) >= _LINES_MOST:
