@@ -582,12 +582,17 @@ def test_a_body_shorter_than_promised_ends_the_connection(body, caplog):
     assert [r.event for r in caplog.records] == ["wsgi.length"]
 
 
-@pytest.mark.parametrize("body", [[b"abcdef"], iter([b"abc", b"def"])], ids=["list", "iterator"])
-def test_a_body_longer_than_promised_is_cut_and_no_second_answer(body, caplog):
-    raw = ask(saying(headers=[("Content-Length", "4")], body=body), get() * 2)
+@pytest.mark.parametrize("pieces", [["abcdef"], ["abc", "def"], ["abcd", "e", "f"]])
+@pytest.mark.parametrize("kind", [list, iter])
+def test_a_body_longer_than_promised_is_cut_and_no_second_answer(kind, pieces, caplog, capsys):
+    body = kind([piece.encode() for piece in pieces])
+    logging = type("Server", (Inline,), {"access_log": None})
+    app = saying(headers=[("Content-Length", "4")], body=body)
+    raw = ask(app, get() * 2, server_class=logging)
     assert raw.endswith(b"\r\n\r\nabcd")
     assert raw.count(b"HTTP/1.1") == 1
-    assert [r.event for r in caplog.records] == ["wsgi.length"]
+    assert [(r.event, r.fields["gave"]) for r in caplog.records] == [("wsgi.length", 6)]
+    assert capsys.readouterr().err.endswith('" 200 4\n')
 
 
 def test_each_piece_is_sent_before_the_next_is_made():

@@ -50,7 +50,7 @@ class Call:
         self._connection = connection
         self._plan: Plan | None = None
         self._sent = False  # the head; from then on it cannot be changed
-        self.whole = False  #: what was promised has been sent
+        self.whole = False  #: what was promised has been sent, and no more
 
     # -- what applications call ------------------------------------------------
 
@@ -89,6 +89,8 @@ class Call:
                 self._send_whole(plan, data)
                 return
             self._begin(plan)
+        elif data:
+            self.whole = False  # there is more than was promised
         self._connection.response.write(data)
 
     def early_hints(self, headers: list[tuple[str, str]], /) -> None:
@@ -141,7 +143,7 @@ class Call:
         """Log an answer that is not as long as the application has said."""
         plan, response = self._plan, self._connection.response
         if plan is not None and plan.length is not None and self._may_have_body(plan):
-            gave = response.sent
+            gave = plan.length - response.left
             if gave != plan.length and not self._connection.outbox.broken:
                 log.warning("wsgi.length", said=plan.length, gave=gave, path=self._handler.path)
 

@@ -45,6 +45,7 @@ class Response(io.BufferedIOBase):
     """Lives as long as its connection; `begin()` makes it ready for the next request.
 
     mode: of the body. status: of the final head, 0 before it. sent: bytes of body.
+    left: what is missing of a Content-Length; below 0, what was too much.
     close: whether the connection must end with this answer.
     """
 
@@ -111,8 +112,8 @@ class Response(io.BufferedIOBase):
         if mode == LENGTH:
             left = self.left - size
             if left < 0:
-                data, left = data[: self.left], 0  # more would be taken for the next answer
-                self.close_after = True
+                self._cut(data)
+                return size
             self.left = left
             self._outbox.send(data)
         elif mode == HEAD:
@@ -132,6 +133,14 @@ class Response(io.BufferedIOBase):
             self._connection.show_life()
         self.sent += size
         return size
+
+    def _cut(self, data: Any) -> None:
+        """Send what was promised of data: more would be taken for the next answer."""
+        left = max(0, self.left)
+        self.left -= len(data)
+        self.close_after = True
+        self._outbox.send(data[:left])
+        self.sent += left
 
     # -- the head -----------------------------------------------------------
 
