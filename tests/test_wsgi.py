@@ -654,6 +654,26 @@ def test_an_iterable_is_closed_when_the_client_has_gone(server_class):
     wait_until(lambda: body.closed == 1)
 
 
+def test_what_an_application_keeps_is_of_no_use_in_the_next_request(capsys):
+    kept = {}
+
+    def app(environ, start_response):
+        if not kept:
+            kept["write"] = start_response("200 OK", TEXT)
+            kept["early_hints"] = environ["wsgi.early_hints"]
+            kept["input"] = environ["wsgi.input"]
+            return [b"first"]
+        assert kept["input"].read() == b""
+        kept["early_hints"]([("Link", "</late>")])
+        kept["write"](b"late")
+        return []
+
+    first, second = answered(app, get("/", method="POST"), get())
+    assert (first.status, first.body) == (200, b"first")
+    assert second.status == 500
+    assert "the request has been answered" in capsys.readouterr().err
+
+
 # -- files ---------------------------------------------------------------------------
 
 

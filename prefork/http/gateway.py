@@ -42,7 +42,7 @@ class Gateway:
 class Call:
     """One call of the application: its `start_response()`, and the `write()` that this returns."""
 
-    __slots__ = ("_connection", "_gateway", "_handler", "_plan", "_sent", "whole")
+    __slots__ = ("_connection", "_gateway", "_handler", "_plan", "_sent", "over", "whole")
 
     def __init__(self, gateway: Gateway, handler: Any, connection: "Connection") -> None:
         self._gateway = gateway
@@ -51,6 +51,7 @@ class Call:
         self._plan: Plan | None = None
         self._sent = False  # the head; from then on it cannot be changed
         self.whole = False  #: what was promised has been sent, and no more
+        self.over = False  #: the request; its connection has another in hand
 
     # -- what applications call ------------------------------------------------
 
@@ -77,8 +78,11 @@ class Call:
     def write(self, data: bytes, /) -> None:
         """Send a piece of the body at once, with the head before it if it is the first.
 
-        Raises: OSError, TimeoutError, TypeError.
+        Raises: OSError, TimeoutError, TypeError; ValueError after the request, for
+        the connection has another in hand.
         """
+        if self.over:
+            raise ValueError("the request has been answered")
         if not isinstance(data, bytes):
             raise TypeError(f"an application's body is of bytes, not {type(data).__name__}")
         if not self._sent:
@@ -100,7 +104,7 @@ class Call:
         """
         lines = b"".join(self._gateway.plans.line(header)[0] for header in headers)
         head = self._connection.head
-        if not self._sent and head is not None and head.version != "HTTP/1.0":
+        if not (self._sent or self.over) and head is not None and head.version != "HTTP/1.0":
             self._connection.outbox.send(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
 
     # -- what it returns -------------------------------------------------------
@@ -251,6 +255,7 @@ def dispatch(self: Any, connection: "Connection", head: Head) -> None:
             if type(result) is not list and (close := getattr(result, "close", None)) is not None:
                 close()
     finally:
+        call.over = True
         if spooled is not None:
             spooled.close()
     if not call.whole:
