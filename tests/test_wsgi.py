@@ -674,6 +674,18 @@ def test_what_an_application_keeps_is_of_no_use_in_the_next_request(capsys):
     assert "the request has been answered" in capsys.readouterr().err
 
 
+def test_exc_info_may_be_named():
+    def app(_environ, start_response):
+        start_response("200 OK", TEXT)
+        try:
+            {}["none"]
+        except KeyError:
+            start_response("404 Not Found", headers=TEXT, exc_info=sys.exc_info())
+        return [b""]
+
+    assert [a.status for a in answered(app, get())] == [404]
+
+
 # -- files ---------------------------------------------------------------------------
 
 

@@ -56,7 +56,7 @@ class Call:
     # -- what applications call ------------------------------------------------
 
     def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Any:
         """Say the head, which is sent with the first bytes of the body; return `write()`.
 
