@@ -13,6 +13,7 @@ import tempfile
 import threading
 import urllib.request
 import wsgiref.simple_server
+from pathlib import Path
 from wsgiref.util import shift_path_info
 from wsgiref.validate import validator
 
@@ -730,6 +731,12 @@ def test_a_plain_file_is_sent_by_the_kernel(server_class, kind, path):
     assert [os.lseek(fd, 0, os.SEEK_CUR) for fd in watched] == [0, 0]  # nobody has read it here
     for fd in watched:
         os.close(fd)
+
+
+def test_a_file_that_says_it_is_empty_is_read():
+    app, _ = wrapping(lambda: Path("/proc/version").open("rb"))  # noqa: SIM115 # the wrapper closes it
+    (answer,) = answered(app, get())
+    assert answer.body == Path("/proc/version").read_bytes()
 
 
 def test_a_file_is_sent_from_where_it_stands_as_far_as_was_promised(path):

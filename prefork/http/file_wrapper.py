@@ -64,6 +64,6 @@ def piece_of(wrapper: FileWrapper) -> tuple[int, int, int] | None:
         offset: int = file.tell()
     except (OSError, ValueError):  # closed, or nothing to seek in
         return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        return None  # those of /proc are empty until they are read
     return raw.fileno(), offset, max(0, found.st_size - offset)
