@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="prefork",
         usage="prefork [TARGET] [PORT] [options] | prefork COMMAND ...",
-        description="Serve a folder, or any handler class, from several supervised processes.",
+        description="Serve a folder, a handler class or a WSGI application, by several processes.",
         epilog=_EPILOG + "".join(f"  {name:<17}{text}\n" for name, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -80,7 +80,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         nargs="?",
         help="a directory to share; or module:Class, a socketserver or http.server handler; or"
-        " CONFIG.toml (default: the current directory)",
+        " module:app or 'module:create_app()', a WSGI application; or CONFIG.toml"
+        " (default: the current directory)",
     )
     add("port", metavar="PORT", nargs="?", help="listen on this port (default: 8000)")
     add(
@@ -146,7 +147,8 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         help="how many threads of each worker may run HTTP handlers, or have a client each; 0: one"
-        " request at a time (default: 0 for a directory and for datagrams, else up to 512)",
+        " request at a time (default: 0 for a directory and for datagrams, 16 for a WSGI"
+        " application, else up to 512)",
     )
     add(
         "--concurrency",

@@ -73,7 +73,8 @@ def find_folder(text: str) -> Path:
         is_dir, readable = True, False
     except FileNotFoundError:  # also where the current directory has been deleted
         raise UsageError(
-            f"no such directory: {text!r} (TARGET is a directory, module:Class, or a port)"
+            f"no such directory: {text!r}"
+            " (TARGET is a directory, module:Class, module:app, or a port)"
         ) from None
     except OSError as error:
         raise UsageError(f"cannot share {text!r}: {error.strerror}") from None
@@ -186,8 +187,10 @@ def _member(thing: Any, name: str, text: str) -> Any:
     try:
         return getattr(thing, name)
     except AttributeError:
-        handlers = [n for n in dir(thing) if _is_handler(getattr(thing, n, None))]
+        found = {n: getattr(thing, n, None) for n in dir(thing)}
+        handlers = [n for n in found if _is_handler(found[n])]
         near = difflib.get_close_matches(name, handlers, 1)
+        near += difflib.get_close_matches(name, [n for n in found if callable(found[n])], 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"cannot serve {text}: there is no {name!r} in it{hint}") from None
 

@@ -50,6 +50,7 @@ ERRORS = [
     (["needs:Handler"], 1, ["needs", "'what_nobody_has'", "needs.py:1"]),
     (["served:Helo"], 2, ["'Helo'", "did you mean 'Hello'"]),
     (["served:Outer.Iner"], 2, ["'Iner'", "did you mean 'Inner'"]),
+    (["served:create_aplication()"], 2, ["did you mean 'create_application'"]),
     (["served:number"], 2, ["served:number", "int", "handler class"]),
     (["served:Server"], 2, ["server class", "name its handler class"]),
     (["served:create_application"], 2, ["served:create_application()"]),
