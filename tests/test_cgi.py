@@ -318,11 +318,12 @@ def test_roots_scripts_are_nobodys_with_nobodys_groups(scripts, server, monkeypa
     assert ask(server, "/cgi-bin/who")["X-Who"].startswith("54321 54321 54321 54321 :")
 
 
-def test_nobody_is_a_user_of_this_system():
+def test_nobody_is_a_user_of_this_system(tmp_path):
     assert OURS.nobody is None
     assert OURS.nobody_uid() == pwd.getpwnam("nobody").pw_uid
     assert OURS.executable("/bin/sh") is True
-    assert OURS.executable("/etc/passwd") is False
+    (tmp_path / "file").touch(0o644)
+    assert OURS.executable(tmp_path / "file") is False
 
 
 # -- the body of the request --------------------------------------------------------------

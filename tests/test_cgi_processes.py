@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -165,12 +166,16 @@ def test_a_slow_upload_is_not_the_scripts_fault(scripts):
     class Server(OURS.ThreadingHTTPServer):
         limits = OURS.HTTPServer.limits.__class__(body_stall_s=0.5, prefetch_bytes=0)
 
+    class Patient(OURS.ThreadingHTTPServer):
+        limits = OURS.HTTPServer.limits.__class__(prefetch_bytes=0)
+
     scripts.script("cat", "echo A: b\necho\ncat\n")
-    with scripts.serving(Server, cgi_timeout=0.05) as server, client(server) as one:
+    with scripts.serving(Patient, cgi_timeout=0.7) as server, client(server) as one:
         one.send(get("/cgi-bin/cat", "Content-Length: 4", method="POST") + b"ab")
         while one.file.readline() != b"2\r\n":  # "ab", which the script has had
             pass
         assert one.file.readline() == b"ab\r\n"
+        assert select.select([one.sock], [], [], 1.0)[0] == []  # nobody has lost patience
         one.send(b"cd")
         assert one.file.read1(100) + one.file.read1(100) == b"2\r\ncd\r\n0\r\n\r\n"
     scripts.script("reads", "read x\n" + HELLO)
