@@ -172,6 +172,8 @@ class Worker:
         self._tick(acceptor)
         while not self._leaving:
             self.loop.turn(self._patience_s())
+            if self._master is None:
+                os._exit(0)  # a process that a handler has forked, and that has returned from it
             if self._quitting:
                 self._quit()
             if time.monotonic() >= min(self._tick_due_s, self._ticked_s + self._patience_s()):

@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 import wsgiref.simple_server
 from pathlib import Path
@@ -373,6 +374,35 @@ def test_a_broken_body_is_no_short_body(chunks, capsys):
     assert done == []
     assert [a.status for a in answers(raw)] == [400]
     assert "Traceback" not in capsys.readouterr().err  # it is no fault of ours
+
+
+@BOTH
+def test_a_body_with_a_length_that_is_cut_short_is_the_clients_fault(server_class, capfd):
+    def app(environ, start_response):
+        environ["wsgi.input"].read()
+        return hello(environ, start_response)
+
+    request = get("/", "Content-Length: 100000", method="POST") + b"x" * 99999
+    (answer,) = answered(app, request, server_class=server_class)
+    assert answer.status == 400
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_long_answer_that_is_in_memory_holds_no_thread():
+    server_class = type("Server", (Inline,), {"threads": 1})
+    long = saying(body=[b"x" * (1 << 24)])
+
+    def app(environ, start_response):
+        return (long if environ["PATH_INFO"] == "/long" else hello)(environ, start_response)
+
+    with (
+        serving_app(app, server_class) as server,
+        socket.create_connection(server.server_address) as slow,
+    ):
+        slow.sendall(get("/long"))
+        slow.settimeout(DEADLINE_S)
+        slow.recv(1)
+        assert answers(converse(server.server_address, get()))[0].body == b"hello\n"
 
 
 # -- start_response and the head ---------------------------------------------------
@@ -930,9 +960,15 @@ def test_a_protocol_version_of_the_handlers_own_is_kept():
 
 APPLICATION = """
 import json
+import os
 
 
 def application(environ, start_response):
+    if environ["PATH_INFO"].endswith("/fork"):
+        child = os.fork()
+        if not child:
+            raise LookupError("in a child, which has no server to return to")
+        assert os.waitpid(child, 0) == (child, 0)
     start_response("200 OK", [("Content-Type", "application/json")])
     names = ["PATH_INFO", "wsgi.multithread", "wsgi.multiprocess"]
     return [json.dumps([environ[name] for name in names]).encode()]
@@ -990,6 +1026,10 @@ def test_applications_and_what_makes_them_are_named_in_a_config(tmp_path):
     with Prefork(config, cwd=tmp_path) as daemon:
         at = daemon.log.wait_for(r"master\.listening .*at=(\S+)")[1].split(",")
         found = [fetch(f"http://{place}/x") for place in at]
+        for place in at:
+            with pytest.raises(urllib.error.HTTPError, match="500"):
+                fetch(f"http://{place}/fork")
+            fetch(f"http://{place}/x")  # the forked process has ended: it was waited for
     assert found == [["/x", False, True], ["/made/x", True, True], ["/x", True, True]]
 
 

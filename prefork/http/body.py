@@ -31,6 +31,13 @@ _recv = socket.socket.recv
 _recv_into = socket.socket.recv_into
 
 
+class CutShortError(ConnectionResetError):
+    """The client has gone before the end of its body, which is no fault of the handler's."""
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection within the body of its request")
+
+
 class Body(io.RawIOBase):
     """left: bytes that have not been read; ENDLESS; with a decoder, 1 until it is done.
 
@@ -83,7 +90,7 @@ class Body(io.RawIOBase):
         size: int = self._receive_into(view)
         if self.left != ENDLESS:
             if size == 0:
-                raise _cut_short()
+                raise CutShortError
             self.left -= size
         self._connection.show_life()
         return size
@@ -97,7 +104,7 @@ class Body(io.RawIOBase):
         while not self._decoded and not decoder.done:
             data = self.receive(_READ_BYTES)
             if not data:
-                raise _cut_short()
+                raise CutShortError
             self._connection.show_life()
             self._decoded = memoryview(self._decode(data, decoder))
         part = self._decoded[: len(view)]
@@ -135,7 +142,7 @@ class Body(io.RawIOBase):
             except BlockingIOError:
                 return None
             if not data:
-                raise _cut_short()
+                raise CutShortError
             connection.show_life()
         self.left -= len(data)
         return data
@@ -200,7 +207,3 @@ class Body(io.RawIOBase):
         size = min(self.left, len(data))
         self.left -= size
         self._connection.unreceive(data[size:])
-
-
-def _cut_short() -> ConnectionResetError:
-    return ConnectionResetError("the client closed the connection within the body of its request")

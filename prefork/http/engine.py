@@ -64,7 +64,7 @@ class Engine:
         self.access = open_log(server.access_log, server.access_log_fd)
         self.now_s = time.monotonic()
         self.retiring = self.closed = False
-        self.taken = 0
+        self.taken = self._taken_before = self._hang_up_ns = 0
         self.meter = Meter()
         self._last: Connection | None = None
         self.alone = alone
@@ -73,7 +73,6 @@ class Engine:
         self.programs = Programs()
         self._patience = Patience(self)
         self._taken_s = self.now_s
-        self._taken_before = self._hang_up_ns = 0
         self._room = room_for(self.limits.connections)
         self.lobby = Lobby(self, desk)
         self._door = Door(server.socket, loop, self.lobby.welcome)
@@ -348,6 +347,8 @@ class Engine:
     def _disown(self) -> None:
         """In a child that a handler has forked: no loop comes back to any client."""
         self.closed = True
+        if self.pool is not None:
+            self.pool.is_orphan = not self.alone
         for connection in list(self.connections):
             connection.outbox.clear()  # the parent sends it
 

@@ -192,8 +192,11 @@ class Call:
         if size <= _JOINED_BYTES:
             connection.outbox.send(head + body)
         else:
-            connection.outbox.send_more(head)
-            connection.outbox.send(body)
+            outbox, engine = connection.outbox, connection.engine
+            outbox.send_more(head)
+            # It is in memory anyway: nobody waits while a slow client takes it, if there is room.
+            whole = size > engine.limits.buffer_bytes and engine.has_memory()
+            (outbox.send_whole if whole else outbox.send)(body)
 
     def _answer_file(self, wrapper: FileWrapper) -> bool:
         """Have the kernel send a plain file; tell whether it is one."""

@@ -7,13 +7,14 @@ the stdlib's.
 """
 
 import io
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http import exchange
-from prefork.http.body import ENDLESS
+from prefork.http.body import ENDLESS, CutShortError
 from prefork.http.client import ClientSocket
 from prefork.http.kept import await_head, settle
 from prefork.http.lazy import CONNECTION, connection_of, message_of
@@ -259,8 +260,9 @@ def _fail(self: Any, connection: "Connection") -> None:
         connection.failing = True
         return
     self.__dict__.pop("_headers_buffer", None)
+    cut = isinstance(sys.exception(), CutShortError)
     try:
-        self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self.send_error(HTTPStatus.BAD_REQUEST if cut else HTTPStatus.INTERNAL_SERVER_ERROR)
     except Exception:
         connection.failing = True  # its own send_error() fails, too, or the client has gone
 

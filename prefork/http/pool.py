@@ -6,6 +6,7 @@ serve everybody; when all of them block, there will be more, up to the limit.
 It never looks into a connection.
 """
 
+import os
 import queue
 import threading
 import time
@@ -44,6 +45,7 @@ class Pool:
         self._done = self._done_before = 0
         self._looked_s = self._computed_s = 0.0
         self._idle = 0
+        self.is_orphan = False  #: this is a process that a handler has forked
 
     def submit(self, connection: Any) -> None:
         """Have a connection served by the next thread that is free."""
@@ -150,3 +152,5 @@ class Pool:
             pass  # as in any thread: it ends the request, not the process
         except BaseException:
             log.exception("handler.failed")
+        if self.is_orphan:
+            os._exit(0)  # it has returned into a server that is not its own

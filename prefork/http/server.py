@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from prefork import log
 from prefork.desk import Desk
 from prefork.http.adopt import defines
+from prefork.http.body import CutShortError
 from prefork.http.client import ClientSocket
 from prefork.http.engine import Engine
 from prefork.http.limits import Limits
@@ -298,8 +299,11 @@ class ThreadingHTTPServer(socketserver.ThreadingMixIn, HTTPServer):
 def is_gone(request: Any) -> bool:
     """Tell whether the exception being handled only says that the client has gone."""
     connection = _connection_of(request)
+    error = sys.exception()
     broken = connection is None or connection.outbox.broken
-    return broken and isinstance(sys.exception(), ConnectionError | TimeoutError)
+    return isinstance(error, CutShortError) or (
+        broken and isinstance(error, ConnectionError | TimeoutError)
+    )
 
 
 def request_line_of(request: Any) -> str:
