@@ -128,6 +128,20 @@ def test_no_zombie_and_no_descriptor_is_left(server):
     wait_until(lambda: descriptors() <= before)
 
 
+@pytest.mark.parametrize("expects", [(), ("Expect: 100-continue",)])
+def test_clients_that_go_before_their_body_leave_no_descriptor(server, expects):
+    ask(server, "/cgi-bin/hello")
+    before = descriptors()
+    head = get("/cgi-bin/hello", "Content-Length: 1000000", *expects, method="POST")
+    for _ in range(20):
+        with client(server) as one:
+            one.send(head)
+            one.end()
+            one.file.read()
+    wait_until(lambda: not children(os.getpid()))
+    wait_until(lambda: descriptors() <= before)
+
+
 # -- time --------------------------------------------------------------------------------
 
 

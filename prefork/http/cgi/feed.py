@@ -111,7 +111,12 @@ def feed_of(handler: Any) -> Feed:
     if length is None or body is None:
         return _stored(handler) if body is not None else _empty(handler)
     feed = Feed(length)
-    feed.stream(_reader(body))
+    try:
+        feed.stream(_reader(body))
+    except BaseException:  # the client has gone already
+        feed.close_stdin()
+        feed.close_pipe()
+        raise
     return feed
 
 
