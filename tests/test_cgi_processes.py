@@ -348,19 +348,24 @@ def test_a_script_that_kills_itself_is_logged_by_its_signal(scripts, server, cap
 # -- when there is no more ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resource_kind", ["process", "descriptor"])
+@pytest.mark.parametrize("resource_kind", ["process", "descriptor", "pidfd"])
 def test_a_machine_that_is_short_of_something_is_answered_by_503(
     server, monkeypatch, resource_kind
 ):
     def refuse(*_args, **_kwargs):
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    where = (process_module.subprocess, "Popen") if resource_kind == "process" else (os, "pipe2")
+    where = {
+        "process": (process_module.subprocess, "Popen"),
+        "descriptor": (os, "pipe2"),
+        "pidfd": (os, "pidfd_open"),
+    }[resource_kind]
     before = descriptors()
     with monkeypatch.context() as patched:
         patched.setattr(*where, refuse)
         answer = ask(server, "/cgi-bin/hello")
     assert answer.status == 503
+    wait_until(lambda: not children(os.getpid()))
     wait_until(lambda: descriptors() <= before)
     assert ask(server, "/cgi-bin/hello").body == b"hello\n"
 

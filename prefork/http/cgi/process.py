@@ -94,7 +94,13 @@ class Process:
             os.close(told)
             os.close(cried)
         self.pid = self._popen.pid
-        self.pidfd = os.pidfd_open(self.pid)
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except BaseException:  # no descriptor is left: nobody would see it end
+            self._signal(signal.SIGKILL)
+            self._popen.wait()
+            self._hang_up()
+            raise
         with contextlib.suppress(OSError):  # it is another user's: then root's limits are no matter
             _lower_descriptors(self.pid)
 
