@@ -112,6 +112,16 @@ def test_the_root_may_be_a_folder_of_scripts(scripts):
         assert ask(server, "/file.txt").status == 403
 
 
+@pytest.mark.parametrize(
+    "folder", ["/cgi-bin/", "//cgi-bin", "cgi-bin", "/./cgi-bin", "/x/../cgi-bin//", "/cgi-bin/."]
+)
+def test_a_folder_of_scripts_is_one_however_it_is_written(scripts, folder):
+    with scripts.serving(cgi_directories=[folder]) as server:
+        assert ask(server, "/cgi-bin/hello").body == b"hello\n"
+        assert ask(server, "/cgi-bin/plain").status == 403
+        assert ask(server, "/file.txt").body == b"a file"
+
+
 def test_a_script_that_no_system_can_run_is_answered_by_403(scripts, server):
     scripts.script("lost", HELLO, interpreter="/no/such/shell")
     path = scripts.cgi_bin / "noscript"

@@ -4,7 +4,9 @@ A worker, in the thread of the handler. It looks at the file system by the
 handler's own `translate_path()`, and opens nothing.
 """
 
+import functools
 import os
+import posixpath
 import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -56,15 +58,24 @@ def quote(text: str) -> str:
 
 
 def split_folder(path: str, folders: Sequence[str]) -> tuple[str, str] | None:
-    """Return the part of a collapsed path that is one of the folders, and the rest, or None."""
-    if "/" in folders:
+    """Return the part of a collapsed path that is one of the folders, and the rest, or None.
+
+    folders: however they are written; scripts must not be shown for a slash too many.
+    """
+    known = _collapsed(tuple(folders))
+    if "/" in known:
         return "", path.lstrip("/")
     end = path.find("/", 1)
     while end > 0:
-        if path[:end] in folders:
+        if path[:end] in known:
             return path[:end], path[end + 1 :]
         end = path.find("/", end + 1)
     return None
+
+
+@functools.lru_cache(maxsize=64)
+def _collapsed(folders: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(posixpath.normpath(f"/{folder.lstrip('/')}") for folder in folders)
 
 
 def find_script(folder: str, rest: str, query: str, translate: Callable[[str], str]) -> Script:
