@@ -15,6 +15,7 @@ from typing import Final
 
 from prefork import privileges
 from prefork.privileges import Identity
+from prefork.signals import react
 
 #: What only the master obeys: sent to a whole process group, it must not end the workers.
 _MASTERS: Final = (
@@ -49,7 +50,9 @@ class Outfit:
         Raises: StartError; the worker must not serve then.
         """
         for signum in _MASTERS:
-            signal.signal(signum, signal.SIG_IGN)
+            # Not SIG_IGN: execve(2) would hand that on to all that handlers start.
+            react(signum, None)
+            signal.siginterrupt(signum, False)
         os.environ.update(self.environment)
         _come_first(self.path)
         if self.umask is not None:

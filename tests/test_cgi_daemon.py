@@ -89,6 +89,20 @@ def test_what_scripts_cry_and_how_they_fail_is_in_the_log(scripts, site):
         assert daemon.stop() == 0
 
 
+def test_a_script_has_the_default_signals(scripts, site):
+    scripts.script("signals", "echo A: b\necho\nexec grep SigIgn /proc/self/status\n")
+    write(site, scripts)
+    with site.start() as daemon:
+        # Those that only the master obeys, too.
+        assert fetch(daemon.port, "/cgi-bin/signals")[2] == b"SigIgn:\t0000000000000000\n"
+        for worker in daemon.workers():
+            for signum in signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGWINCH:
+                os.kill(worker, signum)
+        assert fetch(daemon.port, "/cgi-bin/hello")[2] == b"hello\n"
+        assert daemon.stop() == 0
+        assert "worker" not in daemon.log.text()
+
+
 @pytest.mark.parametrize("threads", [0, 4])
 def test_a_script_that_runs_at_a_reload_is_answered(scripts, site, threads):
     write(site, scripts, threads)
