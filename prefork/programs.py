@@ -22,6 +22,10 @@ class Programs:
         """Forget one that is about to be waited for: its number may be another's then."""
         self._groups.discard(group)
 
+    def any_left(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._groups)
+
     def end(self) -> None:
         """Tell all to end; a signal handler may call it."""
         for group in list(self._groups):

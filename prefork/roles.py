@@ -68,7 +68,7 @@ class Engine(Protocol):
         """Take no more clients, and tell those that are served that no more is expected of them."""
 
     def any_left(self) -> bool:
-        """Tell whether a client is still in hand."""
+        """Tell whether a client is still in hand, or a program that goes on without one."""
 
     def is_busy(self) -> bool:
         """Tell whether a handler runs."""

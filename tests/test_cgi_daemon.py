@@ -130,6 +130,15 @@ def test_a_graceful_stop_waits_for_a_script(scripts, site):
         assert daemon.wait() == 0
 
 
+def test_a_graceful_stop_waits_for_a_script_that_goes_on_without_its_output(scripts, site):
+    scripts.script("goes-on", f"{HELLO}exec >&-\nsleep 0.5\necho of work >&2\n")
+    write(site, scripts)
+    with site.start() as daemon:
+        assert fetch(daemon.port, "/cgi-bin/goes-on")[2] == b"hello\n"
+        assert daemon.stop() == 0
+        assert 'cgi.stderr script=/cgi-bin/goes-on text="of work"' in daemon.log.text()
+
+
 def test_a_quick_stop_ends_the_scripts(scripts, site):
     write(site, scripts)
     with site.start() as daemon:

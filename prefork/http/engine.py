@@ -284,8 +284,8 @@ class Engine:
         self.keep_alive_requests = 0
 
     def any_left(self) -> bool:
-        """Tell whether a client is still in hand."""
-        return bool(self.connections)
+        """Tell whether a client is still in hand, or a program that goes on without one."""
+        return bool(self.connections) or self.programs.any_left()
 
     def last_is_open(self) -> bool:
         """Tell whether the client of the request taken last may send another."""
