@@ -318,6 +318,18 @@ def test_a_daemon_that_keeps_the_output_open_keeps_no_client(scripts, server):
         end(pid)
 
 
+def test_a_script_that_answers_first_gets_its_input_nevertheless(scripts, server):
+    fifo = scripts.fifo("counted")
+    scripts.script("first", f"{HELLO}exec >&-\nsize=$(wc -c)\necho $size >{fifo}\n")
+    with client(server) as one:
+        one.send(get("/cgi-bin/first", "Content-Length: 1000000", method="POST"))
+        assert one.answer().body == b"hello\n"
+        one.send(b"x" * 1_000_000)
+        assert int(fifo.read_text()) == 1_000_000
+        one.request("/cgi-bin/hello")
+        assert one.answer().body == b"hello\n"
+
+
 def test_a_script_that_goes_on_without_its_output_is_seen_to_its_end(scripts, server, caplog):
     fifo = scripts.fifo("gate-on")
     source = PID + f"echo done\nexec >&-\ncat <{fifo} 2>&1\necho later >&2\nexit 5\n"

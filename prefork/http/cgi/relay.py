@@ -82,7 +82,7 @@ class Relay:
         self._exited_s = self._doubt_s = math.inf
         self._first = b""
         self._first_s = math.inf
-        self._has_begun = self._half_closed = False
+        self._has_begun = self._said_all = self._half_closed = False
 
     def run(self, take: Callable[[bytes, bool], None]) -> End:
         """Serve the script until its output is complete, or something is wrong.
@@ -103,13 +103,15 @@ class Relay:
             for end in ends:
                 if end is not None:
                     return end
+            if self._said_all and not feed.is_open():
+                return End.DONE
 
     # -- what happens ----------------------------------------------------------
 
     def _react(self, fd: int, mask: int, take: Callable[[bytes, bool], None]) -> End | None:
         process = self._process
         if fd == process.stdout:
-            return None if self._hand_on(take) else End.DONE
+            return None if self._hand_on(take) else self._note_all_said()
         if fd == self._client.fd:
             return self._hear(mask)
         if fd == process.stderr:
@@ -139,6 +141,12 @@ class Relay:
                 self._first_s = time.monotonic() + _WHOLE_S
         self._moved_s = time.monotonic()  # the client may have been slow to take it
         return bool(data)
+
+    def _note_all_said(self) -> End | None:
+        """Go on for a script that has closed its stdout first, and still takes its input."""
+        self._said_all = True
+        self._forget(self._process.stdout)
+        return None if self._feed.is_open() else End.DONE
 
     def _begin(self, take: Callable[[bytes, bool], None], *, is_all: bool) -> None:
         self._has_begun, self._first_s = True, math.inf
@@ -198,7 +206,8 @@ class Relay:
         if self._feed.is_hungry():
             due.append((moved_s + (patience.body_s or math.inf), None))
         else:
-            due.append((moved_s + (patience.silent_s or math.inf), End.SILENT))
+            end = End.DONE if self._said_all else End.SILENT
+            due.append((moved_s + (patience.silent_s or math.inf), end))
         return min(due, key=operator.itemgetter(0))
 
     def _wait(self) -> list[tuple[int, int]]:
