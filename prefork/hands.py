@@ -48,7 +48,7 @@ class Hands:
         self._clients = clients
         self._line = line
         self._crowded_s = crowded_s
-        self._in_threads: set[int] = set()
+        self._in_threads: dict[int, int] = {}
         self._pidfds: dict[int, int] = {}
         self._waker = -1
         self._on_room: Callable[[], None] | None = None
@@ -59,17 +59,22 @@ class Hands:
 
     def begin(self, request: object) -> None:
         """Take note of a request that a thread is about to get."""
-        self._in_threads.add(id(request))
+        # A client shows life by what its socket moves, which `clients` sees; a datagram cannot.
+        self._in_threads[id(request)] = time.monotonic_ns() if isinstance(request, tuple) else 0
 
     def done(self, request: object) -> None:
         """Take note that its thread has done with it. Called by that thread, which has it yet."""
-        self._in_threads.discard(id(request))
+        self._in_threads.pop(id(request), None)
         if self._on_room is not None:
             os.eventfd_write(self._waker, 1)
 
     def in_threads(self) -> int:
         """Return how many requests threads have."""
         return len(self._in_threads)
+
+    def oldest_sign_of_life_ns(self, now_ns: int) -> int:
+        """Return since when the thread that has been at a datagram longest is; now if none is."""
+        return min(filter(None, list(self._in_threads.values())), default=now_ns)
 
     # -- what there is ---------------------------------------------------------------
 

@@ -236,7 +236,7 @@ class Worker:
 
     def _beat(self) -> None:
         now_ns = time.monotonic_ns()
-        oldest_ns = self.clients.oldest_sign_of_life_ns(now_ns)
+        oldest_ns = min(each.oldest_sign_of_life_ns(now_ns) for each in (self.clients, self.hands))
         for engine in self._engines.values():
             oldest_ns = min(oldest_ns, engine.oldest_sign_of_life_ns(now_ns))
         self._slot.beat_ns = oldest_ns

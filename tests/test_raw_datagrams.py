@@ -12,6 +12,7 @@ import socket
 import threading
 
 import pytest
+from daemon_kit import Gate
 from harness import DEADLINE_S, wait_gone, wait_until
 from raw_kit import Client, ports, raw_site
 
@@ -145,3 +146,17 @@ def test_a_stop_handles_what_was_received_before_it(site, bind):
             os.kill(pid, signal.SIGCONT)
         assert daemon.wait() == 0
     assert missing(site, number + 1) == []
+
+
+def test_a_thread_that_is_stuck_at_a_datagram_costs_its_worker_not_the_pool(site, tmp_path):
+    gate = Gate(tmp_path)
+    keys = {"concurrency": "threads", "threads": 1, "heartbeat_timeout": "0.5s"}
+    site.write(handler="app:Packets", **keys)
+    with site.start() as daemon, Client(daemon.port, socket.SOCK_DGRAM) as client:
+        (stuck,) = daemon.workers()
+        client.say(f"wait {gate.path}")
+        gate.wait_for_somebody()
+        client.say("hello")  # there is no thread for it, until there is another worker
+        assert client.hear() == "HELLO"
+        assert daemon.log.wait_for(r"worker\.killed slot=0 pid=(\d+)")[1] == str(stuck)
+        daemon.stop()
