@@ -155,6 +155,14 @@ class _DatagramServer(_Served, socketserver.UDPServer):
         data, client_address = self.socket.recvfrom(self.max_packet_size, socket.MSG_DONTWAIT)
         return (data, self.socket), client_address
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a handler's exception; who does not read his answers is none of its faults."""
+        deaf = self.socket.family == socket.AF_UNIX and isinstance(sys.exception(), BlockingIOError)
+        if deaf:
+            log.debug("client.gone", client=client_address)
+        else:
+            super().handle_error(request, client_address)
+
 
 class _HTTPServer(_Served, http_server.ThreadingHTTPServer):
     """HTTP on the engine."""

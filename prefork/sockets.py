@@ -41,6 +41,7 @@ _DROP_SYN: Final = [
 ]
 
 _RECEIVE_WAIT: Final = struct.pack("ll", 0, 1000)  # 1 ms, one or a few timer ticks
+_SEND_WAIT: Final = struct.pack("ll", 0, 100_000)  # 0.1 s: who reads at all has made room by then
 
 
 class Endpoint(NamedTuple):
@@ -174,7 +175,9 @@ class SharedSocket:
     accept() or recvfrom(): streams are non-blocking for that (at the
     descriptor, so that gettimeout() and accepted sockets stay as they were),
     and datagram sockets, whose handlers also *send* through them and expect to
-    block, only receive with a time limit of one timer tick.
+    block, only receive with a time limit of one timer tick. Those of Unix send with
+    one, too: unlike UDP's they wait for room at the receiver, and who does not
+    read his answers would hold a worker for ever.
 
     for_good: the socket is closed afterwards, never served again.
     """
@@ -187,11 +190,14 @@ class SharedSocket:
         self._ttl: list[tuple[int, int, int]] = []
         self._clear()
         if self._stream:
-            self._was: bool | bytes = os.get_blocking(sock.fileno())
+            self._was_blocking = os.get_blocking(sock.fileno())
             os.set_blocking(sock.fileno(), False)
-        else:
-            self._was = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _RECEIVE_WAIT)
+        waits = {} if self._stream else {socket.SO_RCVTIMEO: _RECEIVE_WAIT}
+        if waits and sock.family == socket.AF_UNIX:
+            waits[socket.SO_SNDTIMEO] = _SEND_WAIT
+        self._waited = {o: sock.getsockopt(socket.SOL_SOCKET, o, 16) for o in waits}
+        for option, wait in waits.items():
+            sock.setsockopt(socket.SOL_SOCKET, option, wait)
 
     def _clear(self) -> None:
         """Remove what a master has left that was killed in the middle of a stop.
@@ -259,10 +265,10 @@ class SharedSocket:
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         for level, option, least in self._ttl:
             self.socket.setsockopt(level, option, least)
-        if isinstance(self._was, bytes):
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._was)
-        else:
-            os.set_blocking(self.socket.fileno(), self._was)
+        for option, wait in self._waited.items():
+            self.socket.setsockopt(socket.SOL_SOCKET, option, wait)
+        if self._stream:
+            os.set_blocking(self.socket.fileno(), self._was_blocking)
 
 
 def _unix_path(text: str) -> str:

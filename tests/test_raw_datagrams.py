@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from daemon_kit import Gate
@@ -159,4 +160,22 @@ def test_a_thread_that_is_stuck_at_a_datagram_costs_its_worker_not_the_pool(site
         client.say("hello")  # there is no thread for it, until there is another worker
         assert client.hear() == "HELLO"
         assert daemon.log.wait_for(r"worker\.killed slot=0 pid=(\d+)")[1] == str(stuck)
+        daemon.stop()
+
+
+def test_who_does_not_read_his_answers_does_not_hold_a_worker(site):
+    site.write(handler="app:Packets", bind=UNIX, workers=1)
+    with site.start() as daemon:
+        (at,) = ports(daemon)
+        # Not connected: for who is, the kernel has no limit but the worker's send buffer.
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf,
+            Client(at, socket.SOCK_DGRAM) as client,
+        ):
+            deaf.bind("")
+            limit = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+            for _ in range(limit + 5):  # more than its own queue holds
+                deaf.sendto(b"hello", at)
+            assert client.ask("hello") == "HELLO"
+        assert "Traceback" not in daemon.log.text()
         daemon.stop()
