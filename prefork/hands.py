@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -162,6 +163,17 @@ class Hands:
         on_room, self._on_room = self._on_room, None
         if on_room is not None:
             on_room()
+
+
+def close_queues(servers: Sequence[Any]) -> None:
+    """Close the listening sockets in a process that may outlive all who accept there.
+
+    Else the port stays in use, and who connects waits for nobody. Datagrams are answered by the
+    very socket that they came from: it stays.
+    """
+    for server in servers:
+        if server.socket.type == socket.SOCK_STREAM:
+            server.socket.close()
 
 
 def _children(server: Any) -> set[int]:

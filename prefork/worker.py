@@ -26,7 +26,7 @@ from prefork.acceptor import Acceptor, Listening, drain, take_one
 from prefork.clients import Clients
 from prefork.desk import LoopDesk
 from prefork.figures import Figures
-from prefork.hands import Hands, is_shortage
+from prefork.hands import Hands, close_queues, is_shortage
 from prefork.life import Life, Place
 from prefork.loop import Loop
 from prefork.reports import Report
@@ -322,6 +322,8 @@ class Worker:
                 _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
                 if os.getppid() != parent:
                     os._exit(1)
+            else:
+                close_queues(forking)
             if self._leaving:
                 self._linger()
         elif self._signals is not None:

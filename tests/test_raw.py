@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from daemon_kit import Gate
-from harness import Crowd, Prefork, children, is_alive, wait_gone, wait_until
+from harness import DEADLINE_S, Crowd, Prefork, children, is_alive, wait_gone, wait_until
 from raw_kit import APPS, Client, ask, ports, raw_site
 
 from prefork.concurrency import Said, served_by, threads_of
@@ -522,6 +522,8 @@ def test_without_block_on_close_processes_finish_by_themselves(site, tmp_path):
             stop(daemon)
             assert is_alive(pid)
             assert idle.hear() == ""  # it was told to hang up on who is idle
+            with pytest.raises(ConnectionRefusedError):  # there is nobody to accept
+                socket.create_connection(("127.0.0.1", daemon.port), DEADLINE_S)
             held.let_go()
             assert client.hear().startswith("WAIT ")
         wait_gone(pid)
