@@ -272,6 +272,18 @@ def test_syslog_takes_what_the_stdlib_and_logger_send(tmp_path):
             daemon.out.wait_for(r" local mail\.warning .*\bme: hello$")
 
 
+def test_xmlrpc_is_held_up_by_nobody_who_sends_a_long_call_slowly(tmp_path):
+    head = b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+    with started(tmp_path, "xmlrpc.toml", PORT=0) as daemon, contextlib.ExitStack() as stack:
+        for _ in range(8 * len(daemon.workers())):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+            slow.sendall(head + b" " * 1000)
+        url = f"http://127.0.0.1:{daemon.port}/RPC2"
+        for number in range(4):
+            with xmlrpc.client.ServerProxy(url) as proxy:
+                assert proxy.add(2, number) == 2 + number
+
+
 def test_xmlrpc_answers_calls(tmp_path):
     with started(tmp_path, "xmlrpc.toml", PORT=0) as daemon:
         url = f"http://127.0.0.1:{daemon.port}"
