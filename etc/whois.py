@@ -4,6 +4,7 @@
 
 import re
 import socketserver
+import time
 from pathlib import Path
 
 # Names of objects are names of files. This lets nobody out of the folder.
@@ -15,14 +16,26 @@ class Whois(socketserver.StreamRequestHandler):
     """Answers from a folder, where example.org.txt tells about example.org and all below it."""
 
     records = Path("/srv/whois")  # handler_options can set both
-    timeout = 10  # seconds for a client to ask, and to take each part of its answer
+    timeout = 10  # seconds for a client to ask, and then to take its answer
 
     def handle(self) -> None:
         """Answer one question."""
-        line = self.rfile.readline(LONGEST)
-        if line.endswith(b"\n"):  # else it was cut off, or is too long
+        line, end, _ = self.ask().partition(b"\n")
+        if end:  # else it was cut off, or is too long
             text = self.find(line.decode("ascii", "replace").strip().lower())
             self.wfile.write(text.replace("\n", "\r\n").encode())
+
+    def ask(self) -> bytes:
+        """Return what the client has said in time; readline() would give it that for each byte."""
+        said, end_s = b"", time.monotonic() + self.timeout
+        while b"\n" not in said and len(said) < LONGEST:
+            self.connection.settimeout(max(0.001, end_s - time.monotonic()))
+            more = self.connection.recv(LONGEST - len(said))
+            if not more:
+                break
+            said += more
+        self.connection.settimeout(self.timeout)
+        return said
 
     def find(self, name: str) -> str:
         """Return what is known of an object, or of the next one above it."""

@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import xmlrpc.client
 
 import httpx
@@ -196,6 +197,21 @@ def test_whois_tells_what_its_folder_has(tmp_path):
             assert converse(at, name + b"\r\n") == b"No match.\r\n", name
         assert converse(at, b"x" * 200 + b"\r\n") == b""
         assert converse(at, b"example.org") == b""  # no end of line: it was cut off
+
+
+def test_whois_waits_no_longer_for_who_says_a_byte_now_and_then(tmp_path):
+    def dawdle(client):
+        for _ in range(190):
+            client.sendall(b"a")
+            threading.Event().wait(0.1)  # such a client is what is tested
+
+    site = Site(tmp_path)
+    options = {"records": str(tmp_path), "timeout": 0.5}
+    site.write(handler="whois:Whois", path=[str(ETC)], handler_options=options)
+    with site.start() as daemon, socket.create_connection(("127.0.0.1", daemon.port)) as client:
+        with pytest.raises(ConnectionError):  # it is hung up on
+            dawdle(client)
+        assert converse(("127.0.0.1", daemon.port), b"example.org\n") == b"No match.\r\n"
 
 
 @pytest.mark.skipif(shutil.which("whois") is None, reason="whois is not installed")
