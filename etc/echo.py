@@ -20,5 +20,6 @@ class EchoDatagram(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         """Send it back, but not to another service: two echo servers would never end."""
         data, sock = self.request
-        if self.client_address[1] >= 1024:
+        port = self.client_address[1]
+        if port >= 1024 and port != self.server.server_address[1]:
             sock.sendto(data, self.client_address)

@@ -181,6 +181,23 @@ def test_echo_does_not_answer_a_service(tmp_path):
             service.recv(9)
 
 
+def test_echo_does_not_answer_another_echo(tmp_path):
+    with (
+        started(tmp_path, "echo.toml", PORT=0) as daemon,
+        socket.socket(type=socket.SOCK_DGRAM) as other,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        udp = ("127.0.0.1", int(listening(daemon)[1].rpartition(":")[2]))
+        other.bind(("127.0.0.2", udp[1]))
+        for sock in other, client, client:  # two workers: one of them may be slower
+            sock.settimeout(DEADLINE_S)
+            sock.sendto(b"hello", udp)
+        assert [client.recv(9), client.recv(9)] == [b"hello", b"hello"]
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(9)
+
+
 def test_whois_tells_what_its_folder_has(tmp_path):
     records = tmp_path / "records"
     records.mkdir()
