@@ -194,6 +194,7 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
     found = _target(target, options)
     if options.udp:
         found = served_as(found, Kind.DATAGRAM)
+    _refuse_unheeded(options, found)
     number = 8000 if port is None else _number("PORT", port, 0, 65535)
     queue = REQUEST_QUEUE_SIZE
     if options.request_queue_size is not None:
@@ -227,6 +228,17 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
         found,
         workers,
     )
+
+
+def _refuse_unheeded(options: argparse.Namespace, target: Target) -> None:
+    """Raise UsageError for an option that says something about what is not there."""
+    if options.access_log is not None and target.kind is not Kind.HTTP:
+        raise UsageError(f"--access-log: {target.name} is no HTTP handler")
+    if options.request_queue_size is not None and target.kind is Kind.DATAGRAM:
+        raise UsageError(
+            "--request-queue-size: datagrams wait in the socket's buffer"
+            " (sysctl net.core.rmem_default)"
+        )
 
 
 def _wheres(binds: Sequence[str], port: int, kind: Kind, queue: int) -> list[Where]:

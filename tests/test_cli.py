@@ -90,6 +90,8 @@ ERRORS = [
     (["site", "0", "-w", "many"], 2, ["--workers", "1 to 1024", "auto", "'many'"]),
     (["site", "0", "--request-queue-size", "0"], 2, ["--request-queue-size", "from 1", "'0'"]),
     (["site", "0", "--request-queue-size", "x"], 2, ["--request-queue-size", "from 1", "'x'"]),
+    (["served:Echo", "0", "--request-queue-size", "9"], 2, ["--request-queue-size", "datagrams"]),
+    (["served:Echo", "0", "--access-log", "json"], 2, ["--access-log", "served:Echo", "no HTTP"]),
     (["site", "0", "-p", "1.1"], 2, ["--protocol", "HTTP/1.1", "'1.1'"]),
     (["site", "0", "-p", "HTTP/2.0"], 2, ["--protocol", "HTTP/1.1", "'HTTP/2.0'"]),
     (["site", "0", "-p", "http/1.1"], 2, ["--protocol", "HTTP/1.1", "'http/1.1'"]),
