@@ -33,6 +33,7 @@ from prefork.http.cgi.handler import CGIHTTPRequestHandler
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.life import Life
 from prefork.listeners import Listener, Where, with_rest
+from prefork.outfit import Outfit
 from prefork.plan import Code, Place, Plan
 from prefork.planning import Planner
 from prefork.policy import Policy
@@ -224,6 +225,8 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
             load=lambda: Code(found, maker),
             settings=Settings(workers, Policy(), _HEARTBEAT_S, Life(what=what, poll_s=0.5)),
             variables=variables,
+            # As with a config: no script of nobody's becomes another user.
+            outfit=Outfit(no_new_privs=bool(options.cgi)),
         ),
         found,
         workers,

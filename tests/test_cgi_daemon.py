@@ -61,7 +61,9 @@ class Waiting:
 
 
 def test_the_command_line_runs_scripts_where_it_is_told_to(scripts):
+    scripts.script("gains", "echo A: b\necho\nexec grep NoNewPrivs /proc/self/status\n")
     with Prefork(scripts.folder, "0", "-b", "127.0.0.1", "--cgi", "-w", "2") as daemon:
+        assert fetch(daemon.port, "/cgi-bin/gains")[2] == b"NoNewPrivs:\t1\n"
         status, headers, body = fetch(daemon.port, "/cgi-bin/hello")
         assert (status, body) == (200, b"hello\n")
         assert headers["Content-Type"] == "text/plain"
