@@ -16,11 +16,16 @@ LONGEST = (
     "test_cpython.py",
     "test_systemd.py",
     "test_cli.py",
+    "test_raw.py",
+    "test_privileged.py",
     "test_daemon.py",
     "test_pools.py",
     "test_options.py",
     "test_http_ends.py",
     "test_commands_live.py",
+    "test_examples.py",
+    "test_raw_limits.py",
+    "test_raw_datagrams.py",
 )
 
 
