@@ -1,5 +1,6 @@
 """Who is measured: the command line of each server, and its name in the tables."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,24 @@ def folder(start: Start) -> list[str]:
 
 def cgi(start: Start) -> list[str]:
     return prefork("--cgi", str(start.site), start=start)
+
+
+def cgi_service(start: Start) -> list[str]:
+    """Run as a service would: its workers are no root, as Apache's are not."""
+    config = start.folder / f"cgi-{start.port}.toml"
+    user = 'user = "nobody"' if os.geteuid() == 0 else ""
+    config.write_text(f"""\
+[server.cgi]
+bind = ["127.0.0.1:{start.port}"]
+handler = "prefork.http:CGIHTTPRequestHandler"
+workers = {start.workers}
+access_log = "{"common" if start.log else "off"}"
+{user}
+
+[server.cgi.handler_options]
+directory = "{start.site}"
+""")
+    return [*module("prefork"), str(config), "--quiet"]
 
 
 def wsgi(*more: str) -> Callable[[Start], list[str]]:
@@ -132,6 +151,7 @@ GUNICORN = Peer("gunicorn sync", gunicorn())
 GTHREAD = Peer("gunicorn gthread, 4 threads", gunicorn("-k", "gthread", "--threads", THREADS))
 
 CGI = Peer("prefork --cgi", cgi)
+CGI_SERVICE = Peer("prefork, a service", cgi_service)
 APACHE = Peer("Apache, mod_cgi", webservers.apache)
 LIGHTTPD = Peer("lighttpd, mod_cgi", webservers.lighttpd)
 STDLIB_CGI = _ours("ThreadingHTTPServer, CGI", "stdlib-cgi")

@@ -213,7 +213,7 @@ def _cgi(site: Path) -> Workload:
     return Workload(
         "cgi",
         f"CGI, hello, a script {what}",
-        (run.CGI, run.APACHE, run.LIGHTTPD, run.STDLIB_CGI),
+        (run.CGI_SERVICE, run.CGI, run.APACHE, run.LIGHTTPD, run.STDLIB_CGI),
         path="/cgi-bin/hello",
         connections=CGI_CONNECTIONS,
         group="cgi",
