@@ -13,6 +13,7 @@ import random
 import re
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 DEADLINE_S = 20.0
 
@@ -359,6 +362,15 @@ def read_all(client: socket.socket) -> bytes:
     while part := client.recv(65536):
         parts.append(part)
     return b"".join(parts)
+
+
+def backlog(port: int, host: str = "127.0.0.1") -> int:
+    """Return how many clients may wait on a TCP port, as the kernel has it."""
+    if shutil.which("ss") is None:
+        pytest.skip("ss (of iproute2) is not installed")
+    told = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split() for line in told.splitlines()]
+    return next(int(words[2]) for words in lines if words[3] == f"{host}:{port}")
 
 
 def wait_until(fact, deadline_s: float = DEADLINE_S, what: str = "") -> None:

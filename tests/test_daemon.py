@@ -7,13 +7,12 @@ import re
 import resource
 import socket
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from daemon_kit import Asking, Gate, Mode, Site, connect, fetch, probe
-from harness import COMMAND, DEADLINE_S, Daemon, children, converse, wait_until
+from harness import COMMAND, DEADLINE_S, Daemon, backlog, children, converse, wait_until
 
 from prefork.cpus import available_cpus
 
@@ -365,13 +364,6 @@ def test_a_key_that_the_server_would_not_heed_is_an_error(site, handler, key, va
 # -- sockets -----------------------------------------------------------------------
 
 
-def queue_of(host: str, port: int) -> int:
-    """Return how many connections may wait there, as the kernel has it."""
-    told = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
-    lines = [line.split() for line in told.splitlines()]
-    return next(int(words[2]) for words in lines if words[3] == f"{host}:{port}")
-
-
 def test_each_listener_has_its_options(site):
     site.write(
         bind=[
@@ -387,8 +379,8 @@ def test_each_listener_has_its_options(site):
     with site.start(NUMBER=str(os.getpid())) as daemon:
         at = listening(daemon)
         port = daemon.port  # the same for all
-        assert queue_of("127.0.0.1", port) == 44
-        assert queue_of("127.0.0.2%lo", port) == 33
+        assert backlog(port, "127.0.0.1") == 44
+        assert backlog(port, "127.0.0.2%lo") == 33
         assert at[2].startswith("192.0.2.99:")
         small, usual = site.folder / "small.sock", site.folder / "usual.sock"
         assert small.stat().st_mode & 0o7777 == 0o600

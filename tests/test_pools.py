@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -412,6 +411,12 @@ def test_as_pid_1_it_reaps_strangers(site):
 # -- several pools -----------------------------------------------------------------------------
 
 
+def listening_inode(port: int) -> str:
+    """Return the number of the socket that listens on a port of IPv4."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return next(w[9] for w in lines if w[1].endswith(f":{port:04X}") and w[3] == "0A")
+
+
 def test_pools_are_apart_and_included_files_add_to_them(site):
     (site.folder / "conf.d").mkdir()
     (site.folder / "conf.d/20-more.toml").write_text(
@@ -434,10 +439,7 @@ def test_pools_are_apart_and_included_files_add_to_them(site):
         for path in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # that of the request before
                 held.append(str(path.readlink()))
-        listening = subprocess.run(
-            ["ss", "-Hltne", f"sport = :{at[0]}"], capture_output=True, text=True, check=True
-        ).stdout
-        inode = re.search(r"ino:(\d+)", listening)[1]
+        inode = listening_inode(int(at[0]))
         assert f"socket:[{inode}]" not in held  # the other pool's is closed
         stop(daemon)
 

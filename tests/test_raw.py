@@ -7,11 +7,10 @@ import re
 import signal
 import socket
 import socketserver
-import subprocess
 
 import pytest
 from daemon_kit import Gate
-from harness import DEADLINE_S, Crowd, Prefork, children, is_alive, wait_gone, wait_until
+from harness import DEADLINE_S, Crowd, Prefork, backlog, children, is_alive, wait_gone, wait_until
 from raw_kit import APPS, Client, ask, ports, raw_site
 
 from prefork.concurrency import Said, served_by, threads_of
@@ -382,7 +381,7 @@ def test_keys_are_the_variables_of_the_server_class(site):
             names = "timeout block_on_close daemon_threads request_queue_size"
             said = [client.ask(f"get {name}") for name in names.split()]
             assert said == ["None", "True", "False", "33"]
-        assert queue_of(by_fork) == queue_of(by_threads) == 33
+        assert backlog(by_fork) == backlog(by_threads) == 33
         assert ask(packets, "get max_packet_size", DATAGRAM) == "1024"
         assert ask(packets, "x" * 2000, DATAGRAM) == "X" * 1024
         stop(daemon)
@@ -399,14 +398,6 @@ def test_an_address_of_two_families_is_served_in_the_one_that_is_said(site):
         assert re.fullmatch(r"0\.0\.0\.0:\d+", four)
         assert re.fullmatch(r"\[::\]:\d+", six)
         stop(daemon)
-
-
-def queue_of(port: int) -> int:
-    """Return how many connections may wait there, as the kernel has it."""
-    told = subprocess.run(
-        ["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True
-    )
-    return int(told.stdout.split()[2])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from harness import (
     DEADLINE_S,
     Crowd,
     Prefork,
+    backlog,
     children,
     converse,
     wait_gone,
@@ -874,12 +875,6 @@ def test_new_rights_and_queue_lengths_of_listeners_that_are_kept_hold(site, tmp_
         assert backlog(port) == 7
         assert (path.stat().st_ino, path.stat().st_mode & 0o777) == (inode, 0o600)
         stop(daemon)
-
-
-def backlog(port: int) -> int:
-    """Return how many clients may wait on a port of 127.0.0.1, as ss tells."""
-    words = ["ss", "-Hltn", "src", f"127.0.0.1:{port}"]
-    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[2])
 
 
 def test_a_rehearsal_that_gets_sigterm_leaves_the_doors_of_the_service_open(site, tmp_path):

@@ -1027,8 +1027,9 @@ def test_applications_and_what_makes_them_are_named_in_a_config(tmp_path):
         at = daemon.log.wait_for(r"master\.listening .*at=(\S+)")[1].split(",")
         found = [fetch(f"http://{place}/x") for place in at]
         for place in at:
-            with pytest.raises(urllib.error.HTTPError, match="500"):
+            with pytest.raises(urllib.error.HTTPError, match="500") as caught:
                 fetch(f"http://{place}/fork")
+            caught.value.close()
             fetch(f"http://{place}/x")  # the forked process has ended: it was waited for
     assert found == [["/x", False, True], ["/made/x", True, True], ["/x", True, True]]
 
