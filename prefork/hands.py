@@ -5,7 +5,6 @@ makes room where clients that say nothing keep others out. What engines serve is
 not its affair. It never accepts, never ends a process and never waits for one.
 """
 
-import errno
 import os
 import select
 import signal
@@ -20,21 +19,10 @@ from prefork import log
 from prefork.children import reap
 from prefork.clients import Clients
 from prefork.loop import Loop
+from prefork.shortage import SHORTAGE_S
 
-#: How long nothing is taken when descriptors, memory, threads or processes are short.
-SHORTAGE_S: Final = 0.1
 #: How often that is worth a line in the log.
 _COMPLAINT_S: Final = 60.0
-_SHORTAGE: Final = frozenset(
-    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-)
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Tell whether the system had no descriptor, memory, process or thread left."""
-    if isinstance(error, OSError):
-        return error.errno in _SHORTAGE
-    return isinstance(error, RuntimeError)  # Thread.start() has no other way to say it
 
 
 class Hands:
@@ -128,11 +116,7 @@ class Hands:
             self._crowd = 1
 
     def fall_short(self, error: BaseException) -> None:
-        """Pause because the system is short of something, and log it now and then.
-
-        Without the pause the ready listener would spin this process until something else gives
-        back what is missing.
-        """
+        """Pause because the system is short of something, and log it now and then."""
         now_s = time.monotonic()
         if self._complained_s is None or now_s - self._complained_s > _COMPLAINT_S:
             self._complained_s = now_s

@@ -18,10 +18,10 @@ from typing import Any, Final
 from prefork import log
 from prefork.errors import StartError, UsageError
 from prefork.foreign import Maker
-from prefork.hands import is_shortage
 from prefork.http import server as http_server
 from prefork.http.door import room_for
 from prefork.mixin import PreforkMixIn
+from prefork.shortage import is_shortage
 from prefork.target import Kind, Target
 from prefork.wsgi import WSGIServer
 

@@ -26,12 +26,13 @@ from prefork.acceptor import Acceptor, Listening, drain, take_one
 from prefork.clients import Clients
 from prefork.desk import LoopDesk
 from prefork.figures import Figures
-from prefork.hands import Hands, close_queues, is_shortage
+from prefork.hands import Hands, close_queues
 from prefork.life import Life, Place
 from prefork.loop import Loop
 from prefork.reports import Report
 from prefork.roles import Engine, Server
 from prefork.scoreboard import CLIENT, IDLE, Order, bits_of
+from prefork.shortage import is_shortage
 from prefork.signals import SignalPipe, react
 from prefork.titles import set_title
 
@@ -240,11 +241,8 @@ class Worker:
         for engine in self._engines.values():
             oldest_ns = min(oldest_ns, engine.oldest_sign_of_life_ns(now_ns))
         self._slot.beat_ns = oldest_ns
-        busy = (
-            self.clients.any_left()
-            or self._count()
-            or any(e.is_busy() for e in self._engines.values())
-        )
+        engines = self._engines.values()
+        busy = self.clients.any_left() or self._count() or any(e.is_busy() for e in engines)
         self._show_busy(busy=bool(busy))
         self._figures.write()
 

@@ -10,8 +10,8 @@ import prefork
 FLOORS = {
     0: "cpus errors files http.cgi.output http.cgi.process http.file_wrapper http.forwarded "
     "http.grammar http.handler http.outbox http.proxy http.response http.scope log loop "
-    "policy programs reload.image reports scoreboard service.unittext signals streams "
-    "titles",
+    "policy programs reload.image reports scoreboard service.unittext shortage signals "
+    "streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
     "fleet http.access http.cgi.words http.filecache http.folder http.heads http.wire "
     "life logs.records pidfile privileges sockets system systemd",

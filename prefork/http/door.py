@@ -5,7 +5,6 @@ for a while: when there are as many clients as there may be, or no descriptor
 for another. What becomes of a client is the engine's affair.
 """
 
-import errno
 import resource
 import socket
 import time
@@ -15,12 +14,10 @@ from typing import Any, Final
 from prefork import log
 from prefork.http.client import ClientSocket
 from prefork.loop import Loop
+from prefork.shortage import SHORTAGE_S, is_shortage
 
 #: What a worker has open besides, at least.
 _OWN_DESCRIPTORS: Final = 24
-_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: How long accepting pauses when descriptors or memory are short.
-_SHORTAGE_S: Final = 0.1
 #: How often that is worth a line in the log.
 _COMPLAINT_S: Final = 60.0
 
@@ -91,10 +88,10 @@ class Door:
 
         Without the pause the ready listener would spin this process.
         """
-        if error.errno not in _SHORTAGE:
+        if not is_shortage(error):
             return True
         self._complain(str(error.strerror))
-        self._again_s = time.monotonic() + _SHORTAGE_S
+        self._again_s = time.monotonic() + SHORTAGE_S
         self.shut()
         return False
 

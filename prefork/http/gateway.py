@@ -225,12 +225,6 @@ class Call:
 
 def dispatch(self: Any, connection: "Connection", head: Head) -> None:
     """Answer a request by the server's application."""
-    members = self.__dict__
-    if "headers" in members:
-        del members["headers"]
-    members.update(head.attributes)
-    if self.protocol_version < "HTTP/1.1":
-        members["close_connection"] = True
     if head.method == "CONNECT":  # there is no path that it could ask for
         self.send_error(HTTPStatus.NOT_IMPLEMENTED, "Unsupported method ('CONNECT')")
         return

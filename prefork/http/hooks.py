@@ -140,10 +140,17 @@ def handle_one_request(self: Any) -> None:
 def _answer(self: Any, connection: "Connection") -> None:
     exchange.begin(connection)
     try:
-        if connection.head is None:
+        head = connection.head
+        if head is None:
             _refuse(self, connection)
         else:
-            self._prefork_dispatch(connection, connection.head)
+            members = self.__dict__
+            if "headers" in members:
+                del members["headers"]
+            members.update(head.attributes)
+            if self.protocol_version < "HTTP/1.1":
+                members["close_connection"] = True
+            self._prefork_dispatch(connection, head)
     except TimeoutError as error:
         _time_out(self, connection, error)
     except WireError as error:  # in a chunked body
@@ -177,11 +184,6 @@ def _answer(self: Any, connection: "Connection") -> None:
 def dispatch(self: Any, connection: "Connection", head: Head) -> None:
     """Call the method of a request: `do_SPAM()`."""
     members = self.__dict__
-    if "headers" in members:
-        del members["headers"]
-    members.update(head.attributes)
-    if self.protocol_version < "HTTP/1.1":
-        members["close_connection"] = True
     name = head.method_name
     if connection.engine.forwarders is not None:
         self.client_address = exchange.origin(connection)

@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from prefork.http import exchange
 from prefork.http.cgi.scripts import Script, quote
-from prefork.http.forwarded import Origin, origin_of
+from prefork.http.forwarded import Origin
 from prefork.http.lazy import connection_of
 
 #: No variable for these. Proxy would be HTTP_PROXY, which programs obey (CVE-2016-1000110); the
@@ -112,10 +113,7 @@ def _server(handler: Any) -> dict[str, str]:
 
 def _origin(handler: Any) -> Origin | None:
     connection = connection_of(handler)
-    if connection is None or connection.head is None or connection.engine.forwarders is None:
-        return None
-    peer = connection.address[0]
-    return origin_of(connection.head.fields, peer, connection.engine.forwarders)
+    return None if connection is None else exchange.told(connection)
 
 
 def _client(handler: Any) -> dict[str, str]:

@@ -27,13 +27,12 @@ from prefork.http.cgi.words import Words
 from prefork.http.lazy import connection_of
 from prefork.http.response import HEAD
 from prefork.http.wire import WireError
+from prefork.shortage import SHORTAGE
 
 #: How long a script that has closed its stdout is waited for, before a thread does that.
 _EXIT_S: Final = 0.1
 #: What is the machine's fault, or a moment's.
-_SHORTAGE: Final = frozenset(
-    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
-)
+_SHORTAGE: Final = SHORTAGE | {errno.ENOSPC, errno.EDQUOT}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
