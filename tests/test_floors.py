@@ -9,23 +9,24 @@ import prefork
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
     0: "cpus errors files http.cgi.output http.cgi.process http.file_wrapper http.forwarded "
-    "http.grammar http.handler http.outbox http.proxy http.response http.scope log loop "
-    "policy programs reload.image reports scoreboard service.unittext shortage signals "
-    "streams titles",
+    "http.grammar http.handler http.outbox http.proxy http.scope log loop policy programs "
+    "reload.image reports scoreboard service.unittext shortage signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
-    "fleet http.access http.cgi.words http.filecache http.folder http.heads http.wire "
+    "fleet http.access http.cgi.words http.filecache http.folder http.response http.wire "
     "life logs.records pidfile privileges sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table hands http.cgi.scripts http.chunked "
-    "http.client http.kept http.lenient http.limits http.plans http.pool http.spool "
+    "http.client http.heads http.kept http.lenient http.limits http.pool http.spool "
     "listeners logs.files logs.sinks outfit queues roles",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
-    "control.top figures http.body http.door logs.events logs.relay reload.handover",
+    "control.top figures http.body http.door http.plans logs.events logs.relay "
+    "reload.handover",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
     "config.sources http.exchange http.lazy http.visit logs.keeper reload.holding "
     "reload.rehearsal worker",
-    5: "config.reference config.texts config.values http.cgi.environ http.cgi.feed "
-    "http.cgi.sender http.connection http.downloads http.environ http.hooks offices pool",
+    5: "config.reference config.texts config.values http.census http.cgi.environ "
+    "http.cgi.feed http.cgi.sender http.connection http.downloads http.environ http.hooks "
+    "offices pool",
     6: "config.reader config.show http.cgi.relay http.gateway http.patience master options",
     7: "config.loader http.cgi.run mixin reload.succession",
     8: "config http.cgi.handler reload.reload socketserver",

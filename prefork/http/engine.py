@@ -9,17 +9,18 @@ writes: `wire`, `connection` and `response` do.
 import os
 import select
 import socket
+import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from prefork import log
 from prefork.desk import Desk
 from prefork.http.access import open_log
+from prefork.http.census import Census
 from prefork.http.connection import Connection
 from prefork.http.door import Door, room_for
-from prefork.http.exchange import oldest
 from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
@@ -28,7 +29,7 @@ from prefork.http.outbox import Meter
 from prefork.http.patience import STUCK_S, Patience
 from prefork.http.pool import Pool
 from prefork.http.scope import is_awaited
-from prefork.http.visit import PREFETCHING, RUNNING, SENDING
+from prefork.http.visit import PREFETCHING, RUNNING
 from prefork.http.wire import Head, Parser
 from prefork.loop import Loop, call_if_alive
 from prefork.programs import Programs
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
     from prefork.http.gateway import Gateway
     from prefork.http.limits import Limits
 
-#: What may be kept in memory of listings that slow clients take; then a handler waits for them.
-_KEPT_BYTES: Final = 1 << 26
 
-
-class Engine:
+class Engine(Census):
     """server: whose hooks are called. loop, desk: of the thread that runs it.
 
     wait_s: how long the loop may wait before the next `tick()`, in seconds.
@@ -49,6 +47,7 @@ class Engine:
     """
 
     def __init__(self, server: Any, loop: Loop, desk: Desk, *, alone: bool = False) -> None:
+        super().__init__()
         self.server = server
         self.loop = loop
         self.limits: Limits = server.limits
@@ -69,11 +68,12 @@ class Engine:
         self._last: Connection | None = None
         self.alone = alone
         self.gateway: Gateway | None = None  # WSGI's, once there was a request
-        self.connections: set[Connection] = set()  #: all that have not gone
         self.programs = Programs()
         self._patience = Patience(self)
         self._taken_s = self.now_s
         self._room = room_for(self.limits.connections)
+        self.is_quick: Callable[[Head], bool] | None = None
+        self._desk, self._loop_thread = desk, threading.get_ident()
         self.lobby = Lobby(self, desk)
         self._door = Door(server.socket, loop, self.lobby.welcome)
         self.forwarders = Networks(server.forwarders) if server.forwarders else None
@@ -132,13 +132,24 @@ class Engine:
         self._last = connection
         if self._custom and connection.handler is None:
             self._lend(connection)
-        elif self.pool is None:
+        elif self.pool is None or self._is_quick(connection):
             if self._run(connection):
                 connection.advance()
         else:
-            self.pool.submit(connection)
-            if self.pool.has_waiting():
-                self.wait_s = STUCK_S
+            self._submit(self.pool, connection)
+
+    def _is_quick(self, connection: Connection) -> bool:
+        """Tell whether this request is answered by the loop, though there are threads."""
+        head = connection.head
+        if self.is_quick is None or head is None or not self.is_quick(head):
+            return False
+        connection.desk = self._desk
+        return True
+
+    def _submit(self, pool: Pool, connection: Connection) -> None:
+        pool.submit(connection)
+        if pool.has_waiting():
+            self.wait_s = STUCK_S
 
     def _lend(self, connection: Connection) -> None:
         """Leave a client to the server's own `process_request()`, until the connection ends."""
@@ -173,6 +184,10 @@ class Engine:
         if head is not None and head.length and self._lacks_body(connection, head.length):
             return False
         connection.state = RUNNING
+        in_loop = self.pool is not None and threading.get_ident() == self._loop_thread
+        if in_loop and self.pool is not None and not self._is_quick(connection):
+            self._submit(self.pool, connection)
+            return False
         return self._run(connection)
 
     def parse_anyway(self, data: bytes) -> Head | None:
@@ -292,26 +307,10 @@ class Engine:
         last = self._last
         return last is not None and last in self.connections and not last.over
 
-    def has_memory(self) -> bool:
-        """Tell whether more of answers may be kept for slow clients than the limit of one."""
-        return sum(c.outbox.kept_bytes() for c in list(self.connections)) < _KEPT_BYTES
-
     @property
     def sent_bytes(self) -> int:
         """Return how much clients have been sent."""
         return self.meter.sent_bytes
-
-    def handled(self) -> int:
-        """Return how many requests handlers have in hand."""
-        return sum(c.state == RUNNING for c in list(self.connections))
-
-    def sending(self) -> int:
-        """Return how many answers are on their way, without a handler."""
-        return sum(c.state == SENDING for c in list(self.connections))
-
-    def oldest_request(self) -> tuple[str, int] | None:
-        """Return the request that has been in hand for longest, and since when, in nanoseconds."""
-        return oldest(c for c in list(self.connections) if c.state in (RUNNING, SENDING))
 
     def is_busy(self) -> bool:
         """Tell whether a handler runs in a thread; the loop's own has returned whenever it asks."""

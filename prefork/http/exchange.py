@@ -4,7 +4,6 @@ A worker, in the thread of the handler. It never calls the handler.
 """
 
 import time
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,17 +70,6 @@ def replay(connection: "Connection") -> None:
         connection.invited = True  # the handler sees to it
 
 
-def oldest(connections: Iterable["Connection"]) -> tuple[str, int] | None:
-    """Return the request that came first, for people, and when, in nanoseconds."""
-    first = min(connections, key=lambda connection: connection.begun_s, default=None)
-    if first is None:
-        return None
-    head, address = first.head, first.address
-    line = "?" if head is None else f"{head.method} {head.target}"
-    client = address[0] if isinstance(address, tuple) and address else "unix"
-    return f"{line} from {client}", int(first.begun_s * 1e9)
-
-
 def log(connection: "Connection", access: "AccessLog") -> None:
     """Add the request in hand, which is answered, to the access log: now, or when all is sent."""
     head, response, handler = connection.head, connection.response, connection.handler
@@ -136,7 +124,8 @@ def log_late(connection: "Connection") -> None:
     entry, connection.unlogged = connection.unlogged, None
     access = connection.engine.access
     if entry is not None and access is not None:
-        sent = max(0, int(entry.size) - connection.outbox.unsent_bytes())
+        # Not the entry's size: what is sent in chunks had not been counted by then.
+        sent = max(0, connection.response.sent - connection.outbox.unsent_bytes())
         took_s = time.monotonic() - connection.begun_s
         access.add(entry._replace(size=sent, took_s=took_s))
 

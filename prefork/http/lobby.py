@@ -22,6 +22,10 @@ from prefork.http.visit import WAITING
 if TYPE_CHECKING:
     from prefork.http.engine import Engine
 
+#: Where a handler class says which requests the loop may answer, though there are threads: called
+#: with the head.
+QUICK: Final = "_prefork_is_quick"
+
 _NEWS: Final = select.EPOLLIN | select.EPOLLET
 # What a request may begin with: a token (RFC 9110 §5.6.2), or an empty line.
 _HTTP_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r\n]")
@@ -41,15 +45,18 @@ class Lobby:
     @property
     def default_request_version(self) -> str:
         """What the handler class takes a request without a version for."""
-        handler = self._adopted.handler
-        cls = getattr(handler, "func", handler)  # of a functools.partial
-        return str(getattr(cls, "default_request_version", "HTTP/0.9"))
+        return str(getattr(self._class(), "default_request_version", "HTTP/0.9"))
 
     def adopt(self) -> None:
         """Put the class that is derived from the server's handler class in its place."""
         self._adopted = adopt(self._server.RequestHandlerClass)
         self._server.RequestHandlerClass = self._adopted.handler
         self._engine.have_patience(self._adopted.timeout_s)
+        self._engine.is_quick = getattr(self._class(), QUICK, None)
+
+    def _class(self) -> Any:
+        handler = self._adopted.handler
+        return getattr(handler, "func", handler)  # of a functools.partial
 
     def welcome(self, sock: ClientSocket, address: Any) -> None:
         """Take a client in, as `Door` has accepted it."""

@@ -1,8 +1,9 @@
 """What is on its way to one client: bytes and pieces of files, in their order.
 
 A worker, in the thread that owns the connection. It sends what the kernel takes
-and keeps the rest, for the loop to send later; only of much does it wait. It
-knows nothing of HTTP.
+and keeps the rest, for the loop to send later; only of much does it wait. What
+is made while it is sent, it takes from its source piece by piece, as the client
+has room. It knows nothing of HTTP.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 _DONTWAIT: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -50,8 +51,8 @@ class Meter:
         self.sent_bytes = 0
 
 
-class _FilePart:
-    """A piece of a file; it keeps it open."""
+class FilePiece:
+    """`count` bytes of a file from `offset` on; it keeps it open."""
 
     __slots__ = ("count", "file", "offset")
 
@@ -59,6 +60,19 @@ class _FilePart:
         self.file = file
         self.offset = offset
         self.count = count
+
+
+Piece = bytes | FilePiece
+
+
+class _Source:
+    """What makes pieces. left: bytes that are still expected of it; None: as many as come."""
+
+    __slots__ = ("left", "pieces")
+
+    def __init__(self, pieces: Iterator[Piece], left: int | None) -> None:
+        self.pieces = pieces
+        self.left = left
 
 
 class Outbox:
@@ -99,8 +113,10 @@ class Outbox:
 
     def unsent_bytes(self) -> int:
         """Return how much has not been given to the kernel."""
-        files = sum(part.count for part in self._kept or () if type(part) is _FilePart)
-        return len(self._held) + self._kept_bytes + files
+        parts = self._kept or ()
+        files = sum(part.count for part in parts if type(part) is FilePiece)
+        sources = sum(part.left or 0 for part in parts if type(part) is _Source)
+        return len(self._held) + self._kept_bytes + files + sources
 
     def hold(self, data: bytes) -> None:
         """Keep data until there is more to send with it, or `release()`."""
@@ -170,12 +186,25 @@ class Outbox:
 
         Raises: OSError.
         """
+        self._append(FilePiece(file, offset, count))
+
+    def send_source(self, pieces: Iterator[Piece], count: int | None) -> None:
+        """Send what pieces yields after the rest, taking one when the client has room for it.
+
+        The loop takes them: a step must be short. One that has worked and has
+        nothing yet yields b"", and others have their turn. count: bytes of all
+        together, None if nobody knows.
+        Raises: OSError.
+        """
+        self._append(_Source(pieces, count))
+
+    def _append(self, part: "FilePiece | _Source") -> None:
         held, self._held = self._held, b""
         if held:
             self.send_more(held)
         if self._kept is None:
             self._kept = deque()
-        self._kept.append(_FilePart(file, offset, count))
+        self._kept.append(part)
         if len(self._kept) == 1:
             self.send_some()
 
@@ -197,19 +226,24 @@ class Outbox:
     def send_some(self) -> None:
         """Send what the client has room for now.
 
-        Raises: OSError; also when a file has become shorter than was promised.
+        Raises: OSError; also when a file has become shorter than was promised, and
+        what a source raises.
         """
         kept = self._kept
         moved = 0
         try:
             while kept and moved < _TURN_BYTES:
                 part = kept[0]
-                sent = self._send_file(part) if type(part) is _FilePart else self._send(part)
+                if type(part) is _Source:
+                    if not self._take(part):
+                        break
+                    continue
+                sent = self._send_file(part) if type(part) is FilePiece else self._send(part)
                 self._meter.sent_bytes += sent
                 moved += sent
         except BlockingIOError:
             return
-        except OSError:
+        except BaseException:
             self.broken = True
             raise
         if not kept and self._nonblocking:
@@ -237,7 +271,7 @@ class Outbox:
             self._kept[0] = memoryview(part)[sent:]
         return sent
 
-    def _send_file(self, part: _FilePart) -> int:
+    def _send_file(self, part: FilePiece) -> int:
         if not self._nonblocking:  # sendfile(2) knows no MSG_DONTWAIT
             self._nonblocking = True
             os.set_blocking(_fileno(self._sock), False)
@@ -251,6 +285,29 @@ class Outbox:
             assert self._kept is not None  # noqa: S101 # the part is its first
             self._kept.popleft()
         return sent
+
+    def _take(self, source: _Source) -> bool:
+        """Put the next piece before its source; False: the source has done enough for this turn."""
+        kept = self._kept
+        assert kept is not None  # noqa: S101 # the source is its first
+        piece = next(source.pieces, None)
+        if piece is None:
+            if source.left:
+                raise BrokenPipeError("less came than was promised")
+            kept.popleft()
+            return True
+        is_file = type(piece) is FilePiece
+        size = piece.count if isinstance(piece, FilePiece) else len(piece)
+        if source.left is not None:
+            source.left -= size
+            if source.left < 0:
+                raise BrokenPipeError("more came than was promised")
+        if not size:
+            return is_file
+        kept.appendleft(piece)
+        if not is_file:
+            self._kept_bytes += size
+        return True
 
     def _keep(self, data: bytes | memoryview) -> None:
         if self._kept is None:

@@ -8,7 +8,10 @@ connection.
 """
 
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
+
+from prefork.http.outbox import Piece
 
 if TYPE_CHECKING:
     from prefork.http.visit import Visit
@@ -257,6 +260,33 @@ class Response(io.BufferedIOBase):
         elif connection.head.version == "HTTP/1.0":
             return lines + b"Connection: keep-alive\r\n\r\n"
         return lines + b"\r\n"
+
+    def send_source(self, pieces: Iterator[Piece]) -> None:
+        """Send the body of an answer whose head has been written; the loop takes it piece by piece.
+
+        Raises: OSError.
+        """
+        if self.mode == LENGTH:
+            count, self.left = self.left, 0
+            self.sent += count
+            self._outbox.send_source(pieces, count)
+        elif self.mode != NONE:
+            self._outbox.send_source(self._counted(pieces), None)
+
+    def _counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Yield the pieces, as chunks where the body comes in chunks."""
+        chunked = self.mode == CHUNKED
+        for piece in pieces:
+            size = len(piece) if isinstance(piece, bytes) else piece.count
+            self.sent += size
+            if not chunked or not size:
+                yield piece
+            elif isinstance(piece, bytes):
+                yield b"%x\r\n%b\r\n" % (size, piece)
+            else:
+                yield b"%x\r\n" % size
+                yield piece
+                yield b"\r\n"
 
     def note_whole(self, status: int, size: int) -> None:
         """Note that the caller sends a whole answer, after which the connection persists."""
