@@ -30,7 +30,6 @@ from prefork.errors import PreforkError, UsageError
 from prefork.greeting import greeting, reachable_urls
 from prefork.handlers import HandlerOptions, configured
 from prefork.http.cgi.handler import CGIHTTPRequestHandler
-from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.life import Life
 from prefork.listeners import Listener, Where, with_rest
 from prefork.outfit import Outfit
@@ -45,6 +44,7 @@ from prefork.reload.rehearsal import answer
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
+from prefork.share import ShareRequestHandler
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
 from prefork.target import (
@@ -283,12 +283,9 @@ def _target(text: str | None, options: argparse.Namespace) -> Target:
             )
         folder = "."
     options.directory = str(find_folder(folder))
-    # Who waits for scripts needs threads.
-    handler = CGIHTTPRequestHandler if options.cgi else SimpleHTTPRequestHandler
-    return configured(
-        Target(options.directory, Kind.HTTP, handler, handler, is_folder=not options.cgi),
-        _handler_options(options),
-    )
+    handler = CGIHTTPRequestHandler if options.cgi else ShareRequestHandler
+    target = Target(options.directory, Kind.HTTP, handler, handler)
+    return configured(target, _handler_options(options))
 
 
 def _handler_options(options: argparse.Namespace) -> HandlerOptions:

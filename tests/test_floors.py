@@ -8,31 +8,35 @@ import prefork
 
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
-    0: "cpus errors files http.cgi.output http.cgi.process http.file_wrapper http.forwarded "
-    "http.grammar http.handler http.outbox http.proxy http.scope log loop policy programs "
-    "reload.image reports scoreboard service.unittext shortage signals streams titles",
+    0: "cpus errors files http.cgi.output http.cgi.process http.conditions http.file_wrapper "
+    "http.forwarded http.grammar http.handler http.outbox http.proxy http.ranges "
+    "http.scope log loop policy programs reload.image reports scoreboard service.unittext "
+    "share.errors share.etags share.hosts share.names share.openat2 share.query "
+    "share.types shortage signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
-    "fleet http.access http.cgi.words http.filecache http.folder http.response http.wire "
-    "life logs.records pidfile privileges sockets system systemd",
+    "fleet http.access http.cgi.words http.codings http.filecache http.folder "
+    "http.response http.wire life logs.records pidfile privileges share.cachedir "
+    "share.ways sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table hands http.cgi.scripts http.chunked "
     "http.client http.heads http.kept http.lenient http.limits http.pool http.spool "
-    "listeners logs.files logs.sinks outfit queues roles",
+    "listeners logs.files logs.sinks outfit queues roles share.content share.jail",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
-    "control.top figures http.body http.door http.plans logs.events logs.relay "
-    "reload.handover",
+    "control.top figures http.body http.byteranges http.door http.plans logs.events "
+    "logs.relay reload.handover share.compression",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources http.exchange http.lazy http.visit logs.keeper reload.holding "
-    "reload.rehearsal worker",
+    "config.sources http.exchange http.lazy http.representation http.visit logs.keeper "
+    "reload.holding reload.rehearsal share.share worker",
     5: "config.reference config.texts config.values http.census http.cgi.environ "
     "http.cgi.feed http.cgi.sender http.connection http.downloads http.environ http.hooks "
-    "offices pool",
-    6: "config.reader config.show http.cgi.relay http.gateway http.patience master options",
+    "offices pool share.files share.request share.sending",
+    6: "config.reader config.show http.cgi.relay http.gateway http.patience master options "
+    "share.folders",
     7: "config.loader http.cgi.run mixin reload.succession",
     8: "config http.cgi.handler reload.reload socketserver",
     9: "http.adopt service.units",
-    10: "http.lobby service.install",
-    11: "http.engine",
+    10: "http.lobby service.install share.kept",
+    11: "http.engine share.handler",
     12: "http.server",
     13: "http.main wsgi",
     14: "http.__main__ target",

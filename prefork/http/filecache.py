@@ -95,22 +95,31 @@ class FileCache:
                     return before
             fd = os.open(path, _FLAGS)
         except (OSError, ValueError):
-            self._forget(key)
+            self.forget(key)
             return None
         status = os.fstat(fd)
         file = File(path, fd, status, now_s)
         if not stat.S_ISREG(status.st_mode):
-            self._forget(key)
+            self.forget(key)
             if stat.S_ISDIR(status.st_mode):
                 return None
             raise SpecialFileError(path)
         file.lines = describe(file, status.st_mtime)
+        self.put(key, file)
+        return file
+
+    def put(self, key: object, file: File) -> None:
+        """Keep a file that the caller has opened, for this key."""
         with self._lock:
             self._files.pop(key, None)
             while len(self._files) >= self._most:
                 del self._files[next(iter(self._files))]
             self._files[key] = file
-        return file
+
+    def forget(self, key: object) -> None:
+        """Do not believe any more what was found for a key."""
+        with self._lock:
+            self._files.pop(key, None)
 
     def expire(self, now_s: float) -> None:
         """Close what nobody has asked for lately."""
@@ -123,10 +132,6 @@ class FileCache:
         """Close everything."""
         with self._lock:
             self._files.clear()
-
-    def _forget(self, key: object) -> None:
-        with self._lock:
-            self._files.pop(key, None)
 
 
 def identity_of(status: os.stat_result) -> Identity:

@@ -73,7 +73,8 @@ class _Cache:
         if _LINE_ENDERS.search(message):
             raise ValueError(f"CR, LF or NUL in the message of status {code:d}: {message!r}")
         line = f"{handler.protocol_version} {code:d} {message}\r\n".encode("latin-1")
-        found = line, self.header("Server", handler.version_string())[0]
+        # White space at its end is none of it (RFC 9110 §5.5): `sys_version` may be empty.
+        found = line, self.header("Server", handler.version_string().rstrip())[0]
         if len(self._statuses) >= _ENTRIES:
             self._statuses.clear()
         self._statuses[key] = found

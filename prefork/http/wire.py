@@ -13,6 +13,7 @@ Transfer-Encoding is the one word chunked (§6.1).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,8 +77,8 @@ class Block:
     """What a head's fields say, whatever the request line is; shared as heads are.
 
     length: as in `Head`. options: the words of Connection, in lower case.
-    has_upgrade: there is an Upgrade field. fields: made at first use. environ:
-    what WSGI makes of them, once it has.
+    has_upgrade: there is an Upgrade field. fields, values: made at first use.
+    environ: what WSGI makes of them, once it has.
     """
 
     content: bytes
@@ -88,6 +89,7 @@ class Block:
     has_upgrade: bool
     is_conditional: bool
     fields: tuple[tuple[str, str], ...] | None = None
+    values: dict[str, str] | None = None
     environ: dict[str, object] | None = None
 
 
@@ -135,6 +137,23 @@ class Head:
             parts = [line.partition(":") for line in str(shared.content, "latin-1").split("\r\n")]
             shared.fields = tuple([(name, value.strip(" \t")) for name, _, value in parts[:-2]])
         return shared.fields
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What each field says, by its name in lower case (RFC 9110 §5.3); made at first use."""
+        shared = self.shared
+        if shared.values is None:
+            shared.values = joined(self.fields)
+        return shared.values
+
+
+def joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the values by name, in lower case; repeated ones joined by ", "."""
+    values: dict[str, str] = {}
+    for name, value in fields:
+        key = name.lower()
+        values[key] = f"{values[key]}, {value}" if key in values else value
+    return values
 
 
 class Parser:

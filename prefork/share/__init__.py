@@ -1,1 +1,8 @@
-"""The folder share: a folder to look at and to take files from."""
+"""A folder shared with the network: `handler = "prefork.share:ShareRequestHandler"`.
+
+It puts a name together and has no code of its own; `handler` says what it does.
+"""
+
+from prefork.share.handler import ShareRequestHandler
+
+__all__ = ["ShareRequestHandler"]

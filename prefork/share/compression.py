@@ -1,0 +1,87 @@
+"""Text compressed while it is sent, and kept for the next who asks.
+
+A worker: its loop, step by step. Large text is not compressed: it would take
+more of the processor than of the network.
+"""
+
+import importlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from prefork.http.filecache import Identity
+from prefork.http.outbox import Descriptor
+from prefork.share.content import require_same
+
+#: Below, a head and a packet cost as much; above, a LAN is faster than the compressor.
+LEAST_BYTES: Final = 1 << 10
+MOST_BYTES: Final = 1 << 24
+_STEP_BYTES: Final = 1 << 15
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_LEVEL: Final = 5
+_ZSTD_LEVEL: Final = 3
+_KEPT_BYTES: Final = 1 << 24  # of all together
+_LARGE_BYTES: Final = 1 << 20  # of one
+
+
+class Compression:
+    """codings: those at hand, the best first. It keeps what it has made of small files."""
+
+    def __init__(self) -> None:
+        makers: dict[str, Callable[[], Any]] = {"gzip": _gzip}
+        zstd = _zstd()
+        if zstd is not None:
+            makers = {"zstd": zstd, **makers}
+        self.codings = tuple(makers)
+        self._makers = makers
+        self._kept: dict[tuple[Identity, str], bytes] = {}
+        self._kept_bytes = 0
+
+    def kept(self, identity: Identity, coding: str) -> bytes | None:
+        """Return the whole content of a file as it has been sent before."""
+        return self._kept.get((identity, coding))
+
+    def pieces(
+        self, file: Descriptor, identity: Identity, size: int, coding: str
+    ) -> Iterator[bytes]:
+        """Yield the content of a file, compressed.
+
+        Raises: OSError if the file changes meanwhile.
+        """
+        maker = self._makers[coding]()
+        made: list[bytes] = []
+        for offset in range(0, size, _STEP_BYTES):
+            data = maker.compress(os.pread(file.fd, min(_STEP_BYTES, size - offset), offset))
+            made.append(data)
+            yield data
+        require_same(file, identity)
+        made.append(maker.flush())
+        yield made[-1]
+        self._keep((identity, coding), b"".join(made))
+
+    def _keep(self, key: tuple[Identity, str], data: bytes) -> None:
+        if len(data) > _LARGE_BYTES or key in self._kept:
+            return
+        self._kept_bytes += len(data)
+        if self._kept_bytes > _KEPT_BYTES:
+            self._kept, self._kept_bytes = {}, len(data)
+        self._kept[key] = data
+
+
+def _gzip() -> Any:
+    return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+
+
+def _zstd() -> Callable[[], Any] | None:
+    """Return what makes a compressor: of Python 3.14, or of the package; None: neither is there."""
+    for name, make in (
+        ("compression.zstd", lambda module: module.ZstdCompressor(level=_ZSTD_LEVEL)),
+        ("zstandard", lambda module: module.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()),
+    ):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        return lambda make=make, module=module: make(module)  # type: ignore[misc] # bound at once
+    return None

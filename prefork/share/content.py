@@ -1,0 +1,49 @@
+"""The bytes of an open file, for an answer that says beforehand how many there are.
+
+A worker. A file that changes while it is sent breaks the connection: its client
+never has a mixture of two states, nor anything in the place of what is missing.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from prefork.http.filecache import SMALL_BYTES, Identity, identity_of
+from prefork.http.outbox import Descriptor, FilePiece, Piece
+
+#: Sent last, after a look at the file: whoever has this has had all the rest of the same state.
+_LAST_BYTES: Final = 1 << 14
+
+
+class ChangedError(OSError):
+    """The file is another than at the beginning."""
+
+
+def pieces_of(file: Descriptor, identity: Identity, start: int, stop: int) -> Iterator[Piece]:
+    """Yield bytes start to stop of a file.
+
+    Raises: ChangedError.
+    """
+    size = stop - start
+    if size <= SMALL_BYTES:
+        data = os.pread(file.fd, size, start)
+        if len(data) != size:
+            raise ChangedError("the file became shorter")
+        require_same(file, identity)
+        yield data
+        return
+    require_same(file, identity)
+    yield FilePiece(file, start, size - _LAST_BYTES)
+    require_same(file, identity)
+    yield FilePiece(file, stop - _LAST_BYTES, _LAST_BYTES)
+
+
+def is_same(file: Descriptor, identity: Identity) -> bool:
+    """Tell whether an open file is as it was."""
+    return identity_of(os.fstat(file.fd)) == identity
+
+
+def require_same(file: Descriptor, identity: Identity) -> None:
+    """Raise ChangedError unless an open file is as it was."""
+    if not is_same(file, identity):
+        raise ChangedError("the file was changed while it was sent")
