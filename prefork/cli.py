@@ -44,7 +44,7 @@ from prefork.reload.rehearsal import answer
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
-from prefork.share import ShareRequestHandler
+from prefork.share.handler import ShareRequestHandler
 from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
 from prefork.target import (
