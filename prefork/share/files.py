@@ -58,7 +58,7 @@ def represent(
     named = handler.guess_type("/" + "/".join(opened.parts))
     size = opened.status.st_size
     content_type = types.describe(named, opened.file.fd, size)
-    headers = [("Content-Type", content_type), NOSNIFF, NO_CACHE]
+    headers = [("Content-Type", content_type), *usual(handler)]
     if types.is_active(content_type) and not share.trusted:
         headers.append(SANDBOX)
     if download:
@@ -79,6 +79,12 @@ def represent(
         if fits and (coding_now := acceptable(coded, share.compressor.codings)):
             return _compressed(share, opened, headers, coding_now)
     return _plain(opened, headers)
+
+
+def usual(handler: Any) -> list[tuple[str, str]]:
+    """Return the headers that every answer has, unless the handler's options say otherwise."""
+    said = {str(name).lower() for name, _ in handler.extra_response_headers or ()}
+    return [NOSNIFF] if "cache-control" in said else [NOSNIFF, NO_CACHE]
 
 
 def _plain(opened: Opened, headers: list[tuple[str, str]]) -> Served:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prefork.http.representation import Representation
 from prefork.share.etags import etag_of
-from prefork.share.files import NO_CACHE, NOSNIFF
+from prefork.share.files import NOSNIFF
 from prefork.share.jail import Opened
 from prefork.share.names import href
 from prefork.share.query import Query
@@ -27,7 +27,7 @@ def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool
         shown = html.escape(os.fsencode(name).decode("utf-8", "replace"))
         lines.append(f'<li><a href="{href(name, is_folder=is_folder)}">{shown}</a>')
     data = "\n".join([*lines, "</ul>", ""]).encode()
-    headers = (("Content-Type", "text/html; charset=utf-8"), NOSNIFF, NO_CACHE)
+    headers = (("Content-Type", "text/html; charset=utf-8"), NOSNIFF)
     tag = f"W/{etag_of(folder.status)}"
     return Representation(headers, len(data), tag, None, lambda _start, _stop: iter((data,)), False)
 

@@ -12,6 +12,7 @@ are not called: a path by its text cannot be kept within a folder.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import ClassVar, Final
 
@@ -21,7 +22,7 @@ from prefork.http.lazy import CONNECTION
 from prefork.http.representation import Answer, Representation, answer
 from prefork.http.wire import Head
 from prefork.share.errors import error_of
-from prefork.share.files import NOSNIFF, Served, represent
+from prefork.share.files import NOSNIFF, Served, represent, usual
 from prefork.share.folders import represent_folder, represent_view
 from prefork.share.jail import ForbiddenError, MissingError, Opened
 from prefork.share.kept import Kept, answer_kept, key_of, may_keep
@@ -153,7 +154,8 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
     def _send_file(self, share: Share, opened: Opened, fields: Mapping[str, str]) -> None:
         asked = Query.read(self.path).words if "?" in self.path else frozenset()
         if "view" in asked and "download" not in asked:
-            self._send(share, represent_view(share, self.path, opened), fields)
+            made = represent_view(share, self.path, opened)
+            self._send(share, replace(made, headers=(*made.headers, *usual(self))), fields)
             return
         served = represent(share, self, opened, fields, download="download" in asked)
         connection = self.__dict__.get(CONNECTION)
@@ -179,7 +181,8 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
                     self._send(share, served.representation, fields)
                     return
         wants_json = prefers(fields, "application/json")
-        self._send(share, represent_folder(share, folder, asked, json=wants_json), fields)
+        made = represent_folder(share, folder, asked, json=wants_json)
+        self._send(share, replace(made, headers=(*made.headers, *usual(self))), fields)
 
     def _redirect(self, folder: Opened) -> None:
         """Lead to the folder's own URL, by a name that cannot be taken for a host."""

@@ -19,7 +19,6 @@ from prefork.http.heads import date_line, status_lines
 from prefork.http.lazy import CONNECTION
 from prefork.http.representation import answer
 from prefork.share.content import pieces_of
-from prefork.share.request import fields_of
 
 if TYPE_CHECKING:
     from prefork.http.connection import Connection
@@ -85,16 +84,19 @@ def answer_kept(self: Any, *, body: bool) -> Any:
         or not _HOOKS.isdisjoint(members)
     ):
         return False
-    fields = fields_of(self)
-    files, key = connection.engine.files, key_of(self, fields)
+    head = connection.head
+    if head is None:
+        return False
+    fields = head.shared.values or head.values
+    files = connection.engine.files
+    key = type(self), self.directory, self.path, fields.get("accept-encoding")
     kept: Any = files.get(key, time.monotonic())
     if kept is None or not kept.share.hosts.allows(fields.get("host")):
         return False
     if identity_of(os.fstat(kept.content.fd)) != kept.identity:
         files.forget(key)
         return False
-    head = connection.head
-    if (head is not None and head.is_conditional) or "range" in fields:
+    if head.is_conditional or "range" in fields:
         if fields.get("if-none-match") != kept.etag or not _ASKS_MORE.isdisjoint(fields):
             return kept
         self.log_request(_NOT_MODIFIED)
