@@ -10,6 +10,8 @@ import contextlib
 import os
 import pwd
 import stat
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -295,3 +297,36 @@ def _add_closed(tree):
     os.chmod(tree.path(("closed",)), 0)
     os.chmod(tree.path(("closed.txt",)), 0)
     tree.closed += [("closed",), ("closed", "inside.txt"), ("closed.txt",)]
+
+
+#: Exchanges two names as fast as it can, until nobody holds its stdin any more.
+_SWAP = """
+import ctypes, os, select, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+one, other = map(os.fsencode, sys.argv[1:])
+print("swapping", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for _ in range(100):
+        if libc.renameat2(-100, one, -100, other, 2):  # AT_FDCWD, RENAME_EXCHANGE
+            sys.exit(os.strerror(ctypes.get_errno()))
+"""
+
+
+@contextlib.contextmanager
+def swapping(*pairs):
+    """Have a process for each pair of paths, which exchanges them without a pause."""
+    with contextlib.ExitStack() as stack:
+        for one, other in pairs:
+            command = [sys.executable, "-c", _SWAP, one, other]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            swapper = stack.enter_context(subprocess.Popen(command, **pipes))
+            assert swapper.stdout.readline() == b"swapping\n"
+            stack.callback(_end, swapper)
+        yield
+
+
+def _end(swapper):
+    assert swapper.poll() is None
+    swapper.stdin.close()
+    assert swapper.wait(20) == 0
