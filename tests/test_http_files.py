@@ -13,11 +13,14 @@ LARGE = 3_000_000  # more than the buffers of both sides hold
 CHANGES_S = 10.0  # a change is everybody's after a second, on a quiet machine
 
 
+PLAIN = "prefork.http:SimpleHTTPRequestHandler"
+
+
 class Share(Prefork):
-    """`prefork DIRECTORY` with one worker."""
+    """The stdlib's handler of a folder, with one worker."""
 
     def __init__(self, folder, *options):
-        super().__init__(folder, "0", "-b", "127.0.0.1", "-w", "1", *options)
+        super().__init__(PLAIN, "0", "-b", "127.0.0.1", "-w", "1", "-d", folder, *options)
 
     def connect(self, **options):
         return Client(("127.0.0.1", self.port), **options)

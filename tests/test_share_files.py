@@ -1,4 +1,4 @@
-"""Files of the folder share: what they are called, what browsers may do with them, how they come."""
+"""Files of the folder share: their types, what browsers may do with them, how they come."""
 
 import contextlib
 import functools
@@ -444,7 +444,7 @@ def test_a_missing_file_does_not_end_the_connection(address):
         assert [client.ask("/nothing").status for _ in range(3)] == [404, 404, 404]
 
 
-# -- hooks of subclasses -----------------------------------------------------------------------------
+# -- hooks of subclasses ------------------------------------------
 
 
 def test_headers_of_a_subclass_and_of_the_options_reach_every_answer(folder):
@@ -455,8 +455,7 @@ def test_headers_of_a_subclass_and_of_the_options_reach_every_answer(folder):
 
     put(folder, "hooked.txt", "hello")
     (folder / "hooked").mkdir(exist_ok=True)
-    extra = {"extra_response_headers": None}
-    with sharing(folder, Mine, **extra) as address:
+    with sharing(folder, Mine, trusted=True) as address:
         for path in ("/hooked.txt", "/hooked.txt", "/hooked/", "/nothing", "/hooked"):
             assert ask(address, path)["X-Mine"] == "yes"
 

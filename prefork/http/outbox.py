@@ -19,6 +19,8 @@ _MORE: Final = _DONTWAIT | socket.MSG_MORE
 
 #: Of one turn, so that one fast client cannot keep the loop (nginx: 2 MB).
 _TURN_BYTES: Final = 1 << 21
+#: Likewise: to make one may take as long as to send a megabyte.
+_TURN_PIECES: Final = 8
 
 _send = socket.socket.send
 _fileno = socket.socket.fileno
@@ -230,12 +232,13 @@ class Outbox:
         what a source raises.
         """
         kept = self._kept
-        moved = 0
+        moved = taken = 0
         try:
             while kept and moved < _TURN_BYTES:
                 part = kept[0]
                 if type(part) is _Source:
-                    if not self._take(part):
+                    taken += 1
+                    if taken > _TURN_PIECES or not self._take(part):
                         break
                     continue
                 sent = self._send_file(part) if type(part) is FilePiece else self._send(part)

@@ -82,19 +82,12 @@ def answer_kept(self: Any, *, body: bool) -> Any:
         or members.get("_headers_buffer")
         or members["wfile"] is not connection.response
         or not _HOOKS.isdisjoint(members)
+        or (head := connection.head) is None
     ):
         return False
-    head = connection.head
-    if head is None:
-        return False
     fields = head.shared.values or head.values
-    files = connection.engine.files
-    key = type(self), self.directory, self.path, fields.get("accept-encoding")
-    kept: Any = files.get(key, time.monotonic())
-    if kept is None or not kept.share.hosts.allows(fields.get("host")):
-        return False
-    if identity_of(os.fstat(kept.content.fd)) != kept.identity:
-        files.forget(key)
+    kept = _find(self, connection, fields)
+    if kept is None:
         return False
     if head.is_conditional or "range" in fields:
         if fields.get("if-none-match") != kept.etag or not _ASKS_MORE.isdisjoint(fields):
@@ -104,6 +97,19 @@ def answer_kept(self: Any, *, body: bool) -> Any:
         connection.outbox.send(connection.response.head_of(lines, 0, 304))
         return True
     return _send_whole(self, connection, kept, body=body)
+
+
+def _find(self: Any, connection: "Connection", fields: Mapping[str, str]) -> Kept | None:
+    files = connection.engine.files
+    key = type(self), self.directory, self.path, fields.get("accept-encoding")
+    kept: Any = files.get(key, time.monotonic())
+    if kept is None or not kept.share.hosts.allows(fields.get("host")):
+        return None
+    if identity_of(os.fstat(kept.content.fd)) != kept.identity:
+        files.forget(key)
+        return None
+    found: Kept = kept
+    return found
 
 
 def _send_whole(self: Any, connection: "Connection", kept: Kept, *, body: bool) -> bool:
