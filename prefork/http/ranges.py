@@ -9,7 +9,8 @@ Two that overlap become one (§15.3.7.2). Others stay in the order they were ask
 also where little lies between them: who asks for two parts may count on two.
 
 A Range that came twice arrives as one whose second element begins with `bytes=`:
-malformed, so ignored.
+malformed, so ignored. Of an empty file, what begins at its beginning is all of it, by
+200: players and downloaders begin so with any file, and 416 would be an error to them.
 """
 
 import re
@@ -29,7 +30,7 @@ _DIGITS_MOST: Final = 19
 
 
 class Span(NamedTuple):
-    """Bytes from `start` on, without that at `stop`. Never empty."""
+    """Bytes from `start` on, without that at `stop`."""
 
     start: int
     stop: int
@@ -54,7 +55,7 @@ def parse_range(value: str, size: int) -> tuple[Span, ...] | None:
             spans.append(span)
     if not spans:
         return ()
-    # The last bytes of nothing can be had (§14.1.2), but no Content-Range can say which.
+    # Of nothing, all can be had, but no Content-Range can say which bytes these are.
     if size == 0 or sum(span.stop - span.start for span in spans) > size:
         return None
     return _joined(spans)
@@ -68,7 +69,7 @@ def _suffix(count: str, size: int) -> Span | None:
 def _between(first: str, last: str, size: int) -> Span | None:
     start = _number(first)
     stop = min(_number(last) + 1, size) if last else size
-    return Span(start, stop) if start < size else None
+    return Span(start, stop) if start < size or start == size == 0 else None
 
 
 def _joined(spans: list[Span]) -> tuple[Span, ...] | None:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 #: What a handler may have in its instance that the short way would pass by.
 _HOOKS: Final = frozenset({*INLINED, "protocol_version", "server_version", "sys_version"})
 _ASKS_MORE: Final = frozenset({"if-match", "if-unmodified-since"})
-#: Headers of 200 that a 304 has, too (RFC 9110 §15.4.5).
-_STAY: Final = frozenset({"cache-control", "content-location", "vary", "expires"})
 _OK: Final = HTTPStatus.OK
 _NOT_MODIFIED: Final = HTTPStatus.NOT_MODIFIED
 
@@ -49,10 +47,13 @@ class Kept(File):
         self.share = share
         self.representation: Representation = served.representation
         self.etag = served.representation.etag
-        for_200 = answer(self.representation, "GET", {}, time.time()).headers
+        known = {"if-none-match": self.etag or "*"}
+        for_200, for_304 = (
+            answer(self.representation, "GET", fields, time.time()).headers
+            for fields in ({}, known)
+        )
         self.lines = _lines([*for_200, *extra])
-        stay = [pair for pair in for_200 if pair[0].lower() in _STAY | {"etag", "last-modified"}]
-        self.of_304 = _lines([*stay, *extra])
+        self.of_304 = _lines([*for_304, *extra])
 
     def __del__(self) -> None:
         """Close nothing: the descriptor is `content`'s."""
