@@ -27,6 +27,8 @@ _PASSED: Final = frozenset({"request", "client_address", "server"})
 _FOLDER_OPTIONS: Final = frozenset({"extra_response_headers", "default_content_type"})
 _NOTHING: Final = inspect.Parameter.empty
 
+_SHARE: Final = "prefork.share.ShareRequestHandler"
+
 #: The classes that know an option, where another does not.
 _KNOWS: Final = MappingProxyType(
     dict.fromkeys(
@@ -52,6 +54,22 @@ _KNOWS: Final = MappingProxyType(
             "script_output_follows",
         ),
         "prefork.http.CGIHTTPRequestHandler",
+    )
+    | dict.fromkeys(
+        (
+            "symlinks",
+            "hidden",
+            "trusted",
+            "spa",
+            "not_found_page",
+            "archives",
+            "compression",
+            "allowed_hosts",
+            "cors_origins",
+            "cache_directory",
+            "cache_bytes",
+        ),
+        _SHARE,
     )
 )
 
@@ -136,6 +154,7 @@ class _Taken:
         self._keywords = keywords
         self._root = root
         self._known = settings_of(HandlerOptions)
+        self._is_share = any(_is_share(base) for base in handler_class.__mro__)
 
     def take(self, name: str, value: Any) -> None:
         """Add an option.
@@ -147,7 +166,8 @@ class _Taken:
             name, value = f"{name}_file", value.path
         if not self._has(name):
             raise self._unknown(name, value)
-        if name in self._known:
+        # A `hidden` or `trusted` of another class is of that one's own type.
+        if name in self._known and (self._is_share or _KNOWS.get(name) != _SHARE):
             value = self._read_known(self._known[name], value)
             if name == "extensions_map":
                 value = {**self._now(name), **value}
@@ -217,6 +237,12 @@ class _Taken:
         # As the handler will see it: a missing folder is no error there, but 404 for everything.
         if not os.path.isdir(os.path.join(self._root, path.lstrip("/"))):  # noqa: PTH112, PTH118 # an absolute path below another
             raise WrongValueError(f"no such folder: {quoted(path)}, expected one that is there")
+
+
+def _is_share(cls: type[Any]) -> bool:
+    # Not imported for that: it brings templates and a database.
+    package, _, name = _SHARE.rpartition(".")
+    return cls.__name__ == name and cls.__module__.startswith(package)
 
 
 def _here() -> Path:

@@ -32,6 +32,9 @@ _FORMS: Final = types.MappingProxyType(
         "URL path": 'a path such as "/cgi-bin"',
         "variable": 'the name of a variable such as "LANG"',
         "suffix": 'a suffix such as ".md"',
+        "inner path": 'the path of a file below the folder, such as "404.html"',
+        "host name": 'a name such as "files.example.org" or ".example.org", or "*"',
+        "origin": 'an origin such as "https://app.example.org", or "*"',
         "network": 'an address or network such as "192.0.2.0/24", or "unix"',
         "address": 'an address such as "*:8000", "[::1]:8000", "unix:/PATH", "systemd:NAME"',
     }

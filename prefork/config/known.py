@@ -23,9 +23,16 @@ FileName = Annotated[str, Meta(pattern=r"^[^/\0]+\Z", extra={"form": "file name"
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z", extra={"form": "variable"})]
 UrlPath = Annotated[str, Meta(pattern=r"^/[^?#]*\Z", extra={"form": "URL path"})]
 Suffix = Annotated[str, Meta(pattern=r"^(\.[^/]+)?\Z", extra={"form": "suffix"})]
-
+InnerPath = Annotated[str, Meta(pattern=r"^[^/\0][^\0]*\Z", extra={"form": "inner path"})]
+HostName = Annotated[
+    str, Meta(pattern=r"^(\*|\.?[^\s/:@*.][^\s/:@*]*)\Z", extra={"form": "host name"})
+]
+Origin = Annotated[  # RFC 6454 §6.2
+    str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+)\Z", extra={"form": "origin"})
+]
 
 Version = Literal["HTTP/1.0", "HTTP/1.1"]  # RFC 9112 §2.3; those that http.server speaks
+Links = Literal["inside", "follow", "never"]
 
 
 class HandlerOptions(Struct, frozen=True, kw_only=True):
@@ -52,6 +59,67 @@ class HandlerOptions(Struct, frozen=True, kw_only=True):
         | list[Annotated[list[str], Meta(min_length=2, max_length=2)]]
         | None,
         about("added to files and listings", unset="", also=["headers", "add_header"]),
+    ] = None
+    symlinks: Annotated[
+        Links | None,
+        about(
+            "links that are shown: those that stay inside, all, none",
+            unset="",
+            also=["follow_symlinks", "followsymlinks", "allow_symlink", "disable_symlinks"],
+        ),
+    ] = None
+    hidden: Annotated[
+        bool | None,
+        about("show names that begin with a dot", unset="", also=["show_hidden", "dotfiles"]),
+    ] = None
+    trusted: Annotated[
+        bool | None,
+        about("the folder is a site: its pages may run scripts", unset="", also=["site"]),
+    ] = None
+    spa: Annotated[
+        bool | None,
+        about(
+            "a trusted site whose index page answers for what is not there",
+            unset="",
+            also=["render_spa", "single_page", "try_files"],
+        ),
+    ] = None
+    not_found_page: Annotated[
+        InnerPath | None,
+        about("file of the folder that is sent with 404", unset="", also=["error_document"]),
+    ] = None
+    archives: Annotated[
+        bool | None,
+        about(
+            "folders can be had as zip and tar",
+            unset="",
+            also=["zip", "enable_zip", "enable_tar", "allow_archive"],
+        ),
+    ] = None
+    compression: Annotated[
+        bool | None,
+        about("text is compressed on its way", unset="", also=["gzip", "compress", "encode"]),
+    ] = None
+    allowed_hosts: Annotated[
+        list[HostName] | None,
+        about(
+            'names the share may be called by, beside local ones; "*": any',
+            unset="",
+            also=["server_name", "server_names", "hosts"],
+        ),
+    ] = None
+    cors_origins: Annotated[
+        list[Origin] | None,
+        about(
+            'sites whose scripts may read files; "*": any', unset="", also=["cors", "enable_cors"]
+        ),
+    ] = None
+    cache_directory: Annotated[
+        FilePath | None,
+        about("for the checksums of archives", unset="", also=["cache_dir", "cache_path"]),
+    ] = None
+    cache_bytes: Annotated[
+        SomeBytes | None, about("that they may take", unset="", also=["cache_size"])
     ] = None
     protocol_version: Annotated[
         Version | None, about("spoken at most", unset="", also=["protocol"])
