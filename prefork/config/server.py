@@ -249,7 +249,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
         about("called in each worker after its last request", unset="none", also=["worker_exit"]),
     ] = None
     access_log: Annotated[
-        Literal["common", "combined", "json", "off", "handler"],
+        Literal["common", "combined", "json", "short", "off", "handler"],
         about(
             'who logs requests, and how; "handler": its log_message()',
             also=["accesslog"],

@@ -2,7 +2,7 @@
 
 A worker: its loop, and handlers on its threads. Several workers may write to
 one file or pipe. It never raises for what a client sent or a disk did, never
-opens or closes a descriptor, and never writes a control character.
+opens or closes a descriptor, and never writes a control character of a client's.
 """
 
 import errno
@@ -20,8 +20,9 @@ from email.utils import formatdate
 from typing import Any, Final, NamedTuple
 
 from prefork import log
+from prefork.http.short import short_formatter
 
-FORMATS: Final = ("off", "common", "combined", "json")
+FORMATS: Final = ("off", "common", "combined", "json", "short")
 
 _BATCH_BYTES: Final = 32 * 1024  # then add() flushes itself
 _WRITE_BYTES: Final = 64 * 1024  # one write, unless one line is longer
@@ -81,7 +82,7 @@ class AccessLog:
     def __init__(self, fd: int, format: str) -> None:  # noqa: A002 # the log module's name for it
         if format not in FORMATS:
             raise ValueError(f"access log format {format!r}: write one of {', '.join(FORMATS)}")
-        self._format = _formatter(format)
+        self._format = short_formatter(fd) if format == "short" else _formatter(format)
         self._adding = threading.Lock()  # guards these two
         self._lines: list[str] = []
         self._lines_bytes = 0
@@ -165,7 +166,7 @@ class AccessLog:
                 self._waiting += b"\n"
             with self._adding:
                 # Never in a local alone: a signal handler may raise, and the lines be lost.
-                self._waiting += "".join(self._lines).encode("ascii")
+                self._waiting += "".join(self._lines).encode()
                 self._lines.clear()
                 self._lines_bytes = 0
             if self._write_waiting(time.monotonic() + wait_s):

@@ -66,8 +66,8 @@ class HTTPServer(http.server.HTTPServer):
     #: How long and how large anything of a client may be.
     limits: ClassVar[Limits] = Limits()
     #: Who writes the access log: None, each handler's own `log_message()`, as in the stdlib; or
-    #: the server, to stderr: "off", "common", "combined" or "json". A handler class that overrides
-    #: `log_request()` or `log_message()` goes on doing so.
+    #: the server, to stderr: "off", "common", "combined", "json", or for people "short". A handler
+    #: class that overrides `log_request()` or `log_message()` goes on doing so.
     access_log: ClassVar[str | None] = None
     #: The descriptor that this log goes to, opened to append: stderr, if nothing else is said.
     access_log_fd: ClassVar[int] = 2
