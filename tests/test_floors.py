@@ -8,19 +8,20 @@ import prefork
 
 #: A module imports from floors below its own, or public names of its own floor.
 FLOORS = {
-    0: "cpus errors files http.cgi.output http.cgi.process http.conditions http.file_wrapper "
-    "http.forwarded http.grammar http.handler http.outbox http.proxy http.ranges "
-    "http.scope log loop policy programs reload.image reports scoreboard service.unittext "
-    "share.errors share.etags share.hosts share.names share.openat2 share.query "
-    "share.types shortage signals streams titles",
+    0: "amounts cpus errors files http.cgi.output http.cgi.process http.conditions "
+    "http.file_wrapper http.forwarded http.grammar http.handler http.outbox http.proxy "
+    "http.ranges http.scope log loop policy programs reload.image reports scoreboard "
+    "service.unittext share.errors share.etags share.hosts share.names share.openat2 "
+    "share.query share.types shortage signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
-    "fleet http.access http.cgi.words http.codings http.filecache http.folder "
-    "http.response http.wire life logs.records pidfile privileges share.cachedir "
-    "share.ways sockets system systemd",
+    "fleet http.cgi.words http.codings http.filecache http.folder http.response "
+    "http.short http.wire life logs.records pidfile privileges share.cachedir share.ways "
+    "sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
-    "control.places control.remote control.table hands http.cgi.scripts http.chunked "
-    "http.client http.heads http.kept http.lenient http.limits http.pool http.spool "
-    "listeners logs.files logs.sinks outfit queues roles share.content share.jail",
+    "control.places control.remote control.table hands http.access http.cgi.scripts "
+    "http.chunked http.client http.heads http.kept http.lenient http.limits http.pool "
+    "http.spool listeners logs.files logs.sinks outfit queues roles share.content "
+    "share.jail",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.byteranges http.door http.plans logs.events "
     "logs.relay reload.handover share.compression",
