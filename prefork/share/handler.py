@@ -33,6 +33,8 @@ from prefork.share.sending import cors_of, send
 from prefork.share.share import Share, share_of
 
 _METHODS: Final = ("GET", "HEAD", "OPTIONS")
+#: Words of a query that ask for the folder itself, though it has an index page.
+_OF_FOLDERS: Final = frozenset({"json", "plain", "zip", "tar"})
 
 
 class ShareRequestHandler(SimpleHTTPRequestHandler):
@@ -158,6 +160,10 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             self._send(share, replace(made, headers=(*made.headers, *usual(self))), fields)
             return
         served = represent(share, self, opened, fields, download="download" in asked)
+        self._send_served(share, served, fields)
+
+    def _send_served(self, share: Share, served: Served, fields: Mapping[str, str]) -> None:
+        """Send a file, and keep it for the next who asks in the same words."""
         connection = self.__dict__.get(CONNECTION)
         is_plain = "?" not in self.path and served.file is not None and not share.cors_origins
         if is_plain and connection is not None and may_keep(self):
@@ -170,7 +176,7 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             self._redirect(folder)
             return
         asked = Query.read(self.path)
-        if not asked.words:
+        if asked.words.isdisjoint(_OF_FOLDERS):
             for name in self.index_pages:
                 try:
                     page = share.jail.open_child(folder, name)
@@ -178,7 +184,7 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
                     continue
                 if share.is_file(page):
                     served = represent(share, self, page, fields, download=False)
-                    self._send(share, served.representation, fields)
+                    self._send_served(share, served, fields)
                     return
         wants_json = prefers(fields, "application/json")
         made = represent_folder(share, folder, asked, json=wants_json)
