@@ -496,3 +496,27 @@ def test_it_works_on_the_stdlibs_own_server(folder):
         finally:
             server.shutdown()
             thread.join(DEADLINE_S)
+
+
+def test_what_a_subclass_does_itself_runs_in_a_thread_and_files_in_the_loop(folder):
+    class Mine(ShareRequestHandler):
+        def do_HEAD(self):
+            self.do_POST()
+
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("X-Thread", str(threading.get_ident()))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def guess_type(self, path):
+            return f"text/{threading.get_ident()}; charset=utf-8"
+
+    put(folder, "where.txt", "hello")
+    with sharing(folder, Mine, threads=4) as address, Client(address) as client:
+        loop = client.ask("/where.txt")["Content-Type"]
+        thread = client.ask("/where.txt?download")["Content-Type"]
+        assert loop != thread
+        for method in ("POST", "HEAD"):
+            own = client.ask("/where.txt", method=method)["X-Thread"]
+            assert f"text/{own}; charset=utf-8" != loop

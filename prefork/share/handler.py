@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.http.handler import DEFAULT_ERROR_MESSAGE
@@ -68,11 +68,20 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
     cache_directory: ClassVar[str] = ""
     cache_bytes: ClassVar[int] = 64 << 20
 
-    @staticmethod
-    def _prefork_is_quick(head: Head) -> bool:
+    _quick: ClassVar[frozenset[str]] = frozenset({"GET", "HEAD"})
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Leave to threads what a class does by itself: nobody knows how long it takes."""
+        super().__init_subclass__(**keywords)
+        own = ShareRequestHandler
+        same = {"GET": cls.do_GET is own.do_GET, "HEAD": cls.do_HEAD is own.do_HEAD}
+        cls._quick = frozenset(method for method, is_ours in same.items() if is_ours)
+
+    @classmethod
+    def _prefork_is_quick(cls, head: Head) -> bool:
         """Tell whether the loop may answer: a file. Folders are read and packed by threads."""
         target = head.target
-        return "?" not in target and not target.endswith("/")
+        return head.method in cls._quick and "?" not in target and target[-1] != "/"
 
     def do_GET(self) -> None:  # noqa: N802 # the stdlib's name
         """Send a file, a folder's page, or what the query asks of them."""
