@@ -500,16 +500,16 @@ def test_it_works_on_the_stdlibs_own_server(folder):
 
 def test_what_a_subclass_does_itself_runs_in_a_thread_and_files_in_the_loop(folder):
     class Mine(ShareRequestHandler):
-        def do_HEAD(self):
+        def do_HEAD(self):  # noqa: N802 # the stdlib's name
             self.do_POST()
 
-        def do_POST(self):
+        def do_POST(self):  # noqa: N802 # likewise
             self.send_response(200)
             self.send_header("X-Thread", str(threading.get_ident()))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def guess_type(self, path):
+        def guess_type(self, _path):
             return f"text/{threading.get_ident()}; charset=utf-8"
 
     put(folder, "where.txt", "hello")
