@@ -5,6 +5,7 @@ with a query, past what is kept. Where nginx answers something else, the table s
 the RFC has it otherwise.
 """
 
+import gzip
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ import socket
 import pytest
 from harness import Daemon, Prefork
 from http_rig import Client
-from share_cases import CASES, DATES, FILES, Case, Expected, fill
+from share_cases import CASES, DATES, FILES, MODIFIED_S, Case, Expected, fill
 
 NGINX = """
 daemon off; worker_processes 1;
@@ -34,12 +35,25 @@ http {{
 }}
 """
 
+TEXT = b"a line of text, which is one of many\n" * 100
+#: A text with siblings, and one that is compressed while it is sent.
+CODED = {
+    "coded.txt": TEXT,
+    "coded.txt.gz": gzip.compress(TEXT),
+    "coded.txt.br": b"not looked at: whoever has put it there says that this is Brotli",
+    "soft.txt": TEXT,
+}
+CODINGS = {"gzip": ".gz", "br": ".br", None: ""}
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     folder.chmod(0o755)
     fill(folder)
+    for name, content in CODED.items():
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, (MODIFIED_S, MODIFIED_S))
     return folder
 
 
@@ -199,3 +213,96 @@ def test_nginx_differs_only_where_the_table_says_so(nginx, case, method):
     if method == "HEAD":
         expected = Expected(expected.status)
     assert seen(answer, method, content) == expected
+
+
+# -- of encodings -----------------------------------------------------------------
+
+GZIP, BR = "Accept-Encoding: gzip", "Accept-Encoding: br"
+SIZE = len(CODED["coded.txt.gz"])
+
+#: Fields, status, coding and span, of a text with siblings. {gzip}: the entity tag of that sibling.
+SIBLINGS = [
+    ((), 200, None, None),
+    ((GZIP,), 200, "gzip", None),
+    ((BR,), 200, "br", None),
+    ((GZIP, "If-None-Match: {gzip}"), 304, None, None),
+    ((GZIP, "If-None-Match: {plain}"), 200, "gzip", None),
+    ((GZIP, "If-None-Match: {br}, {plain}"), 200, "gzip", None),
+    ((BR, "If-None-Match: {gzip}"), 200, "br", None),
+    (("If-None-Match: {gzip}",), 200, None, None),
+    (("If-None-Match: {plain}",), 304, None, None),
+    ((GZIP, "If-Match: {plain}"), 412, None, None),
+    ((GZIP, "If-Match: {gzip}"), 200, "gzip", None),
+    ((GZIP, "If-Modified-Since: {modified}"), 304, None, None),
+    ((GZIP, "Range: bytes=2-9"), 206, "gzip", (2, 9)),
+    ((BR, "Range: bytes=-5"), 206, "br", (len(CODED["coded.txt.br"]) - 5, 10**9)),
+    ((GZIP, "Range: bytes=2-9", "If-Range: {gzip}"), 206, "gzip", (2, 9)),
+    ((GZIP, "Range: bytes=2-9", "If-Range: {plain}"), 200, "gzip", None),
+    (("Range: bytes=2-9", "If-Range: {gzip}"), 200, None, None),
+    # One Content-Encoding for a multipart would be said of what is not encoded.
+    ((GZIP, "Range: bytes=0-0,2-2"), 200, "gzip", None),
+    ((GZIP, f"Range: bytes={SIZE}-"), 416, None, None),
+    ((f"Range: bytes={SIZE}-{SIZE}",), 206, None, (SIZE, SIZE)),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "coding", "span"), SIBLINGS, ids=str)
+def test_each_encoding_has_its_own_tag_and_ranges(ours, fields, status, coding, span):
+    lines = {"gzip": [GZIP], "br": [BR], "plain": []}
+    tags = {name: ours.ask("/coded.txt", fields=asked)["ETag"] for name, asked in lines.items()}
+    assert len(set(tags.values())) == 3
+    asked = [field.format(**tags, **DATES) for field in fields]
+    content = CODED["coded.txt" + CODINGS[coding]]
+    for path in ("/coded.txt", "/coded.txt?past=what&is=kept"):
+        answer = ours.ask(path, fields=asked)
+        assert (answer.status, answer["Content-Encoding"]) == (status, coding)
+        assert answer["Vary"] == "Accept-Encoding"
+        if status == 416:
+            assert answer["Content-Range"] == f"bytes */{SIZE}"
+        elif status in (200, 206):
+            first, last = span or (0, 10**9)
+            assert answer.body == content[first : last + 1]
+            assert answer["ETag"] == tags[coding or "plain"]
+
+
+#: Likewise of a text that is compressed while it is sent. {soft}: the tag of that.
+SOFT = [
+    ((GZIP,), 200, True),
+    ((GZIP, "If-None-Match: {soft}"), 304, True),
+    ((GZIP, "If-None-Match: {firm}"), 304, True),
+    ((GZIP, "If-None-Match: {plain}"), 200, True),
+    (("If-None-Match: {soft}",), 200, False),
+    ((GZIP, "If-Match: {soft}"), 412, True),
+    ((GZIP, "If-Modified-Since: {modified}"), 304, True),
+    # Ranges are those of the text itself, and its weak tag names none of them.
+    ((GZIP, "Range: bytes=2-9"), 206, False),
+    ((GZIP, "Range: bytes=2-9", "If-Range: {plain}"), 206, False),
+    ((GZIP, "Range: bytes=2-9", "If-Range: {soft}"), 200, False),
+    ((GZIP, "Range: bytes=2-9", "If-Range: {firm}"), 200, False),
+    ((GZIP, "Range: bytes=2-9", "If-None-Match: {plain}"), 304, False),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "is_soft"), SOFT, ids=str)
+def test_what_is_compressed_on_the_way_has_a_weak_tag_and_no_ranges(ours, fields, status, is_soft):
+    tags = {"plain": ours.ask("/soft.txt")["ETag"]}
+    tags["soft"] = ours.ask("/soft.txt", fields=[GZIP])["ETag"]
+    tags["firm"] = tags["soft"].removeprefix("W/")
+    assert tags["soft"].startswith("W/")
+    assert tags["firm"] != tags["plain"]
+    answer = ours.ask("/soft.txt", fields=[field.format(**tags, **DATES) for field in fields])
+    assert answer.status == status
+    assert answer["Vary"] == "Accept-Encoding"
+    if status != 412:
+        assert answer["ETag"] == (tags["soft"] if is_soft else tags["plain"])
+    if status in (200, 206):
+        assert answer["Content-Encoding"] == ("gzip" if is_soft else None)
+        assert answer["Accept-Ranges"] == (None if is_soft else "bytes")
+        body = gzip.decompress(answer.body) if is_soft else answer.body
+        assert body == (TEXT if status == 200 else TEXT[2:10])
+
+
+def test_a_range_of_a_text_does_not_keep_it_from_being_compressed_afterwards(ours):
+    for _ in range(2):
+        assert ours.ask("/soft.txt", fields=[GZIP, "Range: bytes=0-0"]).status == 206
+        assert ours.ask("/soft.txt", fields=[GZIP])["Content-Encoding"] == "gzip"

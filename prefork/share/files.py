@@ -6,7 +6,7 @@ or compressed while it is sent. Each has an ETag of its own. It answers nobody.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,7 +39,8 @@ VARY: Final = ("Vary", "Accept-Encoding")
 class Served:
     """A file, and the representation of it that was chosen.
 
-    file: whose bytes these are; None: they are made. identity: of that file.
+    file: whose bytes these are, for as long as nothing changes; None: they are made, or
+    the next request may get others. identity: of the file.
     """
 
     representation: Representation
@@ -75,8 +76,10 @@ def represent(
             coding, sibling = found
             extra = [] if is_text else [VARY]
             return _plain(sibling, [*headers, *extra, ("Content-Encoding", coding)])
-        fits = is_text and LEAST_BYTES < size <= MOST_BYTES and "range" not in fields
+        fits = is_text and LEAST_BYTES < size <= MOST_BYTES
         if fits and (coding_now := acceptable(coded, share.compressor.codings)):
+            if "range" in fields:  # nothing to keep: who asks for all of it gets it compressed
+                return replace(_plain(opened, headers), file=None)
             return _compressed(share, opened, headers, coding_now)
     return _plain(opened, headers)
 
