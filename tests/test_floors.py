@@ -76,6 +76,11 @@ SANS_IO = {
     "http.proxy",
     "http.lenient",
     "http.cgi.output",
+    "http.byteranges",
+    "http.codings",
+    "http.conditions",
+    "http.ranges",
+    "http.representation",
 }
 
 FOLDER = Path(prefork.__file__).parent
