@@ -34,9 +34,11 @@ _MARKS: Final = re.compile("[\u0300-\u036f]+")
 def path_of(target: str) -> str:
     """Return the path of a request's target, as it came: without query, scheme and host.
 
-    "" if it has none: `*`, or a host and a port (RFC 9112 §3.2).
+    "" if it has none: `*`, or a host and a port (RFC 9112 §3.2); or if a backslash is in it.
     """
     path = target.partition("?")[0].partition("#")[0]
+    if "\\" in path:
+        return ""
     if path.startswith("/"):
         return path
     scheme, colon, rest = path.partition("://")
@@ -51,7 +53,7 @@ def parts_of(target: str) -> tuple[str, ...] | None:
     target: as in the request line, a character for each byte. None: no file can be meant.
     """
     path = path_of(target)
-    if not path or "\\" in path:
+    if not path:
         return None
     if "%" in path or not path.isascii():
         if "%2f" in path.lower():
