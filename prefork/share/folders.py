@@ -1,37 +1,40 @@
-"""A folder as it is sent: a page of its names.
+"""A folder as it is sent: a page for people, or a feed for programs.
 
 A worker, in a thread. It answers nobody.
 """
 
-import html
-import os
 from typing import TYPE_CHECKING
 
 from prefork.http.representation import Representation
-from prefork.share.etags import etag_of
-from prefork.share.files import NOSNIFF
-from prefork.share.jail import Opened
-from prefork.share.names import href
+from prefork.share.feeds import json_of, plain_of
+from prefork.share.jail import MissingError, Opened
+from prefork.share.page import page, view_page
 from prefork.share.query import Query
 
 if TYPE_CHECKING:
     from prefork.share.share import Share
 
 
-def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool) -> Representation:  # noqa: ARG001 # for programs, when there are listings
-    """Return a page of links."""
-    lines = ["<!DOCTYPE html>", '<meta charset="utf-8">', "<ul>"]
-    with os.scandir(folder.file.fd) as entries:
-        found = sorted((e.name, e.is_dir()) for e in entries if share.jail.is_shown(e.name))
-    for name, is_folder in found:
-        shown = html.escape(os.fsencode(name).decode("utf-8", "replace"))
-        lines.append(f'<li><a href="{href(name, is_folder=is_folder)}">{shown}</a>')
-    data = "\n".join([*lines, "</ul>", ""]).encode()
-    headers = (("Content-Type", "text/html; charset=utf-8"), NOSNIFF)
-    tag = f"W/{etag_of(folder.status)}"
-    return Representation(headers, len(data), tag, None, lambda _start, _stop: iter((data,)), False)
+def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool) -> Representation:
+    """Return what is asked of a folder. json: it is preferred to a page.
+
+    Raises: OSError.
+    """
+    listing = share.listings.of(folder)
+    if "plain" in asked.words:
+        return plain_of(listing, asked)
+    if json or "json" in asked.words:
+        return json_of(listing, asked)
+    return page(listing, asked, share.look)
 
 
-def represent_view(share: "Share", target: str, opened: Opened) -> Representation:  # noqa: ARG001 # for browsers, when there are pages
-    """Return the page of the folder that a file is in."""
-    return represent_folder(share, share.jail.open(opened.parts[:-1]), Query(), json=False)
+def represent_view(share: "Share", target: str, opened: Opened) -> Representation:
+    """Return the page of a file: the file itself, and the way to its neighbours.
+
+    Raises: MissingError, OSError.
+    """
+    listing = share.listings.of(share.jail.open(opened.parts[:-1]))
+    try:
+        return view_page(listing, opened.parts[-1], Query.read(target), share.look)
+    except KeyError:  # gone since, or never listed
+        raise MissingError(target) from None

@@ -11,6 +11,8 @@ from typing import Any, Final
 from prefork.share.compression import Compression
 from prefork.share.hosts import Hosts
 from prefork.share.jail import Jail, Opened
+from prefork.share.listing import Listings
+from prefork.share.trail import Look
 
 #: Where a server keeps the shares of its handlers.
 _SHARES: Final = "_prefork_shares"
@@ -38,6 +40,8 @@ class Share:
         self.hosts = Hosts(tuple(handler.allowed_hosts))
         self.compressor = Compression()
         self.name = Path(self.directory).resolve().name or "files"
+        self.listings = Listings(self.jail)
+        self.look = Look(self.name, self.archives)
 
     @staticmethod
     def is_file(opened: Opened) -> bool:
