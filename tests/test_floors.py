@@ -11,12 +11,12 @@ FLOORS = {
     0: "amounts cpus errors files http.cgi.output http.cgi.process http.conditions "
     "http.file_wrapper http.forwarded http.grammar http.handler http.outbox http.proxy "
     "http.ranges http.scope log loop policy programs reload.image reports scoreboard "
-    "service.unittext share.errors share.etags share.hosts share.names share.openat2 "
-    "share.query share.types shortage signals streams titles",
+    "service.unittext share.etags share.hosts share.looks share.names share.openat2 "
+    "share.query share.render share.types shortage signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
     "fleet http.cgi.words http.codings http.filecache http.folder http.response "
-    "http.short http.wire life logs.records pidfile privileges share.cachedir share.ways "
-    "sockets system systemd",
+    "http.short http.wire life logs.records pidfile privileges share.cachedir "
+    "share.errors share.trail share.ways sockets system systemd",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table hands http.access http.cgi.scripts "
     "http.chunked http.client http.heads http.kept http.lenient http.limits http.pool "
@@ -24,16 +24,17 @@ FLOORS = {
     "share.jail",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.byteranges http.door http.plans logs.events "
-    "logs.relay reload.handover share.compression",
+    "logs.relay reload.handover share.compression share.readme",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
     "config.sources http.exchange http.lazy http.representation http.visit logs.keeper "
-    "reload.holding reload.rehearsal share.share worker",
+    "reload.holding reload.rehearsal share.listing worker",
     5: "config.reference config.texts config.values http.census http.cgi.environ "
     "http.cgi.feed http.cgi.sender http.connection http.downloads http.environ http.hooks "
-    "offices pool share.files share.request share.sending",
+    "offices pool share.feeds share.files share.request share.sending share.share "
+    "share.view",
     6: "config.reader config.show http.cgi.relay http.gateway http.patience master options "
-    "share.folders",
-    7: "config.loader http.cgi.run mixin reload.succession",
+    "share.page",
+    7: "config.loader http.cgi.run mixin reload.succession share.folders",
     8: "config http.cgi.handler reload.reload socketserver",
     9: "http.adopt service.units",
     10: "http.lobby service.install share.kept",

@@ -3,7 +3,8 @@
 A worker, in a thread. It answers nobody.
 """
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from prefork.http.representation import Representation
 from prefork.share.feeds import json_of, plain_of
@@ -14,6 +15,8 @@ from prefork.share.query import Query
 if TYPE_CHECKING:
     from prefork.share.share import Share
 
+_VARY: Final = ("Vary", "Accept")
+
 
 def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool) -> Representation:
     """Return what is asked of a folder. json: it is preferred to a page.
@@ -22,10 +25,12 @@ def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool
     """
     listing = share.listings.of(folder)
     if "plain" in asked.words:
-        return plain_of(listing, asked)
-    if json or "json" in asked.words:
-        return json_of(listing, asked)
-    return page(listing, asked, share.look)
+        made = plain_of(listing, asked)
+    elif json or "json" in asked.words:
+        made = json_of(listing, asked)
+    else:
+        made = page(listing, asked, share.look)
+    return replace(made, headers=(*made.headers, _VARY))
 
 
 def represent_view(share: "Share", target: str, opened: Opened) -> Representation:
