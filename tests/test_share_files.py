@@ -520,3 +520,19 @@ def test_what_a_subclass_does_itself_runs_in_a_thread_and_files_in_the_loop(fold
         for method in ("POST", "HEAD"):
             own = client.ask("/where.txt", method=method)["X-Thread"]
             assert f"text/{own}; charset=utf-8" != loop
+
+
+@pytest.mark.parametrize("path", ["/", "/?json", "/?plain", "/?view"])
+def test_a_folders_page_and_listings_are_compressed_for_who_takes_that(tmp_path, path):
+    for number in range(300):
+        put(tmp_path, f"file {number}", "hello")
+    with sharing(tmp_path) as address:
+        plain = ask(address, path)
+        answer = ask(address, path, "Accept-Encoding: gzip")
+        assert (plain["Content-Encoding"], answer["Content-Encoding"]) == (None, "gzip")
+        assert {"Accept", "Accept-Encoding"} <= set(answer.all_of("Vary"))
+        text = gzip.decompress(answer.body)
+        assert b"file 299" in text or b"file%20299" in text
+        assert len(answer.body) < len(plain.body) / 3
+        again = ask(address, path, "Accept-Encoding: gzip", f"If-None-Match: {answer['ETag']}")
+        assert again.status == 304

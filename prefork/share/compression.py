@@ -8,10 +8,13 @@ import importlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
+from prefork.http.codings import acceptable
 from prefork.http.filecache import Identity
-from prefork.http.outbox import Descriptor
+from prefork.http.outbox import Descriptor, Piece
+from prefork.http.representation import Representation
 from prefork.share.content import require_same
 
 #: Below, a head and a packet cost as much; above, a LAN is faster than the compressor.
@@ -29,7 +32,7 @@ class Compression:
     """codings: those at hand, the best first. It keeps what it has made of small files."""
 
     def __init__(self) -> None:
-        makers: dict[str, Callable[[], Any]] = {"gzip": _gzip}
+        makers: dict[str, Callable[..., Any]] = {"gzip": _gzip}
         zstd = _zstd()
         if zstd is not None:
             makers = {"zstd": zstd, **makers}
@@ -60,6 +63,32 @@ class Compression:
         yield made[-1]
         self._keep((identity, coding), b"".join(made))
 
+    def coded(self, made: Representation, accepted: str | None) -> Representation:
+        """Return what is made while it is sent, such as a page, in a coding that the client takes.
+
+        accepted: the field Accept-Encoding.
+        """
+        coding = acceptable(accepted, self.codings)
+        headers = (*made.headers, ("Vary", "Accept-Encoding"))
+        if coding is None or (made.size or LEAST_BYTES) < LEAST_BYTES:
+            return replace(made, headers=headers)
+        plain = made.pieces
+
+        def pieces(start: int, stop: int) -> Iterator[Piece]:
+            maker = self._makers[coding](quick=True)
+            for piece in plain(start, stop):
+                yield maker.compress(piece)
+            yield maker.flush()
+
+        return replace(
+            made,
+            headers=(*headers, ("Content-Encoding", coding)),
+            size=None,
+            etag=weak(made.etag, coding),
+            pieces=pieces,
+            has_ranges=False,
+        )
+
     def _keep(self, key: tuple[Identity, str], data: bytes) -> None:
         if len(data) > _LARGE_BYTES or key in self._kept:
             return
@@ -69,11 +98,16 @@ class Compression:
         self._kept[key] = data
 
 
-def _gzip() -> Any:
-    return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+def weak(etag: str | None, coding: str) -> str | None:
+    """Return the tag of a representation that is coded anew each time (RFC 9110 §8.8.1)."""
+    return None if etag is None else f'W/"{etag.removeprefix("W/")[1:-1]}-{coding}"'
 
 
-def _zstd() -> Callable[[], Any] | None:
+def _gzip(*, quick: bool = False) -> Any:
+    return zlib.compressobj(1 if quick else _LEVEL, zlib.DEFLATED, _GZIP)
+
+
+def _zstd() -> Callable[..., Any] | None:
     """Return what makes a compressor: of Python 3.14, or of the package; None: neither is there."""
     for name, make in (
         ("compression.zstd", lambda module: module.ZstdCompressor(level=_ZSTD_LEVEL)),
@@ -83,5 +117,5 @@ def _zstd() -> Callable[[], Any] | None:
             module = importlib.import_module(name)
         except ImportError:
             continue
-        return lambda make=make, module=module: make(module)  # type: ignore[misc] # bound at once
+        return lambda quick=False, make=make, module=module: make(module)  # noqa: ARG005 # as gzip's; it is quick
     return None

@@ -15,7 +15,7 @@ from prefork.http.filecache import Identity, identity_of
 from prefork.http.outbox import Descriptor, Piece
 from prefork.http.representation import Representation
 from prefork.share import types
-from prefork.share.compression import LEAST_BYTES, MOST_BYTES
+from prefork.share.compression import LEAST_BYTES, MOST_BYTES, weak
 from prefork.share.content import pieces_of
 from prefork.share.etags import etag_of
 from prefork.share.jail import ForbiddenError, MissingError, Opened
@@ -125,7 +125,7 @@ def _compressed(
 ) -> Served:
     status, identity = opened.status, identity_of(opened.status)
     headers = [*headers, ("Content-Encoding", coding)]
-    etag = f'W/"{etag_of(status)[1:-1]}-{coding}"'
+    etag = weak(etag_of(status), coding)
     data = share.compressor.kept(identity, coding)
     size = None if data is None else len(data)
 

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 _VARY: Final = ("Vary", "Accept")
 
 
-def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool) -> Representation:
-    """Return what is asked of a folder. json: it is preferred to a page.
+def represent_folder(
+    share: "Share", folder: Opened, asked: Query, *, json: bool, accepted: str | None
+) -> Representation:
+    """Return what is asked of a folder.
+
+    json: it is preferred to a page. accepted: the field Accept-Encoding.
 
     Raises: OSError.
     """
@@ -30,7 +34,8 @@ def represent_folder(share: "Share", folder: Opened, asked: Query, *, json: bool
         made = json_of(listing, asked)
     else:
         made = page(listing, asked, share.look)
-    return replace(made, headers=(*made.headers, _VARY))
+    made = replace(made, headers=(*made.headers, _VARY))
+    return share.compressor.coded(made, accepted) if share.compression else made
 
 
 def represent_view(share: "Share", target: str, opened: Opened) -> Representation:

@@ -196,7 +196,8 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
                     self._send_served(share, served, fields)
                     return
         wants_json = prefers(fields, "application/json")
-        made = represent_folder(share, folder, asked, json=wants_json)
+        accepted = fields.get("accept-encoding")
+        made = represent_folder(share, folder, asked, json=wants_json, accepted=accepted)
         self._send(share, replace(made, headers=(*made.headers, *usual(self))), fields)
 
     def _redirect(self, folder: Opened) -> None:
