@@ -119,7 +119,8 @@ def brief(kind: Kind) -> str:
 def _brief(kind: Kind) -> Iterator[str]:
     origin, arguments = typing.get_origin(kind.base), typing.get_args(kind.base)
     if origin is typing.Literal:
-        yield " or ".join(written(word) for word in arguments)
+        *words, last = map(written, arguments)
+        yield f"{', '.join(words)} or {last}" if words else last
     elif origin is list:
         yield f"array of {brief(Kind(arguments[0]))}"
     elif origin is dict or kind.struct is not None:
