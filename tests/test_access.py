@@ -238,8 +238,8 @@ def test_off_writes_nothing_and_needs_no_descriptor():
 
 
 def test_an_unknown_format_is_named_with_the_known_ones(fd):
-    assert FORMATS == ("off", "common", "combined", "json")
-    with pytest.raises(ValueError, match="'apache': write one of off, common, combined, json"):
+    assert FORMATS == ("off", "common", "combined", "json", "short")
+    with pytest.raises(ValueError, match="'apache': write one of off, common, combined, json, sh"):
         AccessLog(fd, "apache")
 
 

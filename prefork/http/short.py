@@ -8,11 +8,11 @@ import functools
 import locale
 import os
 import time
-import unicodedata
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from prefork.amounts import size_text
+from prefork.columns import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefork.http.access import Entry
 
 _LONG_S: Final = 1.0  # from here on, the time that a request took is worth a word
-_LEAST: Final = 20  # columns for the path, on however narrow a terminal
+_LEAST: Final = 12  # columns for the path, on however narrow a terminal
 _CLIENT: Final = 15  # an IPv4 address
 _WIDE: Final = 100  # columns, from which on clients have ten more: IPv6
 _BESIDE: Final = 8 + 2 + 2 + 3 + 2 + 6 + 2  # columns of all but client and path
@@ -45,7 +45,7 @@ def short_formatter(fd: int) -> "Callable[[Entry], str]":
 
     @functools.lru_cache(256)  # pairs; the same clients and statuses come again and again
     def middle(host: str, status: int | str, room: int) -> str:
-        client = _cut(_visible(host, is_ascii=is_ascii) or "-", room)
+        client = _fitted(_visible(host, is_ascii=is_ascii) or "-", room)
         text = f"{_visible(str(status), is_ascii=True):>3}"
         if has_colour:
             text = f"{_COLOURS.get(text[:1], '')}{text}{_PLAIN}"
@@ -60,7 +60,7 @@ def short_formatter(fd: int) -> "Callable[[Entry], str]":
         sent = size_text(size) if isinstance(size, int) else _visible(size, is_ascii=True)
         took = "" if entry.took_s < _LONG_S else f"  {_brief(entry.took_s)}"
         left = max(_LEAST, width - _BESIDE - room - len(took)) if width else 0
-        what = _cut(_visible(_what(entry), is_ascii=is_ascii), left)
+        what = _fitted(_visible(_what(entry), is_ascii=is_ascii), left)
         return f"{clock_at(second)}  {said}  {sent:>6}  {what}{took}\n"
 
     return line
@@ -94,32 +94,10 @@ def _escape(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode("ascii")
 
 
-def _cut(text: str, room: int) -> str:
-    """Return text of so many columns at most, without its middle; room: 0 for any."""
-    if not room or (text.isascii() and len(text) <= room):
+def _fitted(text: str, room: int) -> str:
+    if not room or (len(text) <= room and text.isascii()):
         return text
-    if len(text) > 4 * room:
-        text = text[: 2 * room] + text[-2 * room :]
-    widths = [1] * len(text) if text.isascii() else [_columns(char) for char in text]
-    if sum(widths) <= room:
-        return text
-    head = tail = 0
-    left = (room - 1) // 3
-    while widths[head] <= left:
-        left -= widths[head]
-        head += 1
-    left += room - 1 - (room - 1) // 3
-    while widths[len(text) - 1 - tail] <= left:
-        tail += 1
-        left -= widths[len(text) - tail]
-    return f"{text[:head]}…{text[len(text) - tail :]}"
-
-
-def _columns(char: str) -> int:
-    """Return how many columns a terminal gives a character (UAX #11)."""
-    if unicodedata.category(char) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+    return cut(text, room)
 
 
 def _brief(took_s: float) -> str:
