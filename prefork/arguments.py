@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_places(parser)
     _add_datagrams(parser)
     _add_handler_options(parser)
+    _add_share_options(parser)
     _add_fleet_options(parser)
     parser.add_argument("--version", action="version", version=f"prefork {prefork.__version__}")
     return parser
@@ -133,6 +134,34 @@ def _add_handler_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_share_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--hidden", action="store_true", help="share files whose name begins with a dot, too")
+    add(
+        "--symlinks",
+        choices=("inside", "follow", "never"),
+        help="follow symbolic links that stay inside the directory, all of them, or none"
+        " (default: inside)",
+    )
+    add(
+        "--trusted",
+        action="store_true",
+        help="the directory is a site: its pages may run scripts, which can read all of it",
+    )
+    add(
+        "--spa",
+        action="store_true",
+        help="a trusted site whose index.html answers for pages that are not there",
+    )
+    add(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        help="answer requests for this host name, .NAME: and all below it, '*': any; repeatable"
+        " (default: addresses, and names that only a local network has)",
+    )
+
+
 def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -159,8 +188,8 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--access-log",
         choices=FORMATS,
-        help="log requests to stderr (default: common); handlers with a log_message() of their"
-        " own do that themselves",
+        help="log requests to stderr (default: short at a terminal, else common); handlers with a"
+        " log_message() of their own do that themselves",
     )
     add(
         "--request-queue-size",
@@ -168,6 +197,9 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         help=f"how many connections may wait to be accepted (default: {REQUEST_QUEUE_SIZE})",
     )
     add("--daemon", action="store_true", help="with CONFIG.toml: detach, once ready")
+    add("--no-qr", action="store_true", help="show no QR code of the URL at a terminal")
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("--verbose", action="store_true", help="log what each worker does")
-    loudness.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+    loudness.add_argument(
+        "--quiet", action="store_true", help="show URLs, warnings and errors only"
+    )

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import prefork
 from prefork import log
 from prefork.arguments import parse
 from prefork.charter import Charter
@@ -27,7 +26,7 @@ from prefork.config.show import show
 from prefork.cpus import available_cpus
 from prefork.daemon import Daemon
 from prefork.errors import PreforkError, UsageError
-from prefork.greeting import greeting, reachable_urls
+from prefork.front import Front, access_format, is_watched
 from prefork.handlers import HandlerOptions, configured
 from prefork.http.cgi.handler import CGIHTTPRequestHandler
 from prefork.life import Life
@@ -45,7 +44,7 @@ from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
 from prefork.share.handler import ShareRequestHandler
-from prefork.sockets import endpoint_of, everywhere, keep_apart, resolve, warn_of_limit
+from prefork.sockets import everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
 from prefork.target import (
     Kind,
@@ -59,34 +58,21 @@ from prefork.target import (
 
 _THREADS: Final = 4096
 _HEARTBEAT_S: Final = 30.0
-_BESIDE_CONFIG: Final = ("target", "verbose", "quiet", "daemon")
+_BESIDE_CONFIG: Final = ("target", "verbose", "quiet", "daemon", "no_qr")
 _UNSAID: Final = (None, False)
 
 
 class _CommandLine:
     """What the command line asks for, checked: a daemon's source of plans."""
 
-    def __init__(self, plan: Plan, target: Target, workers: int) -> None:
+    def __init__(self, plan: Plan, front: Front) -> None:
         self.charter = Charter()
-        self.target = target
-        self.workers = workers
+        self.front = front
         self._plan = plan
 
     def plans(self) -> list[Plan]:
         """Return the one pool."""
         return [self._plan]
-
-    def greet(self, listeners: Sequence[Listener]) -> None:
-        """Log where it listens; tell a person at a terminal."""
-        endpoints = [endpoint_of(listener.sock) for listener in listeners]
-        at = ",".join(map(str, endpoints))
-        name, workers = self.target.name, self.workers
-        log.info("master.listening", pid=os.getpid(), what=name, at=at, workers=workers)
-        if sys.stdout.isatty():
-            urls = reachable_urls(self.target.kind, endpoints)
-            colour = not os.environ.get("NO_COLOR")
-            text = greeting(prefork.__version__, name, urls, workers, colour=colour)
-            print(text, end="", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,9 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in [] if is_told else lines:
             print(f"prefork: error: {log.printable(line)}", file=sys.stderr)
         return error.exit_status if isinstance(error, PreforkError) else 1
-    except KeyboardInterrupt:
-        if sys.stdout.isatty():
-            print("\nKeyboard interrupt received, exiting.")
+    except KeyboardInterrupt as interrupt:
+        if is_watched():
+            print("\nKeyboard interrupt received, exiting.", *interrupt.args, sep="\n")
     return 0
 
 
@@ -135,7 +121,12 @@ def _run(options: argparse.Namespace, begun: Stage, image: Image) -> None:
     is_first = begun.handover is None
     if text is None or not text.endswith(".toml") or (is_first and is_folder(text)):
         source = _wanted(options)
-        Daemon(source, begun, image, source.greet).run()
+        daemon = Daemon(source, begun, image, source.front.greet)
+        try:
+            daemon.run()
+        except KeyboardInterrupt:
+            pools = daemon.master.pools if hasattr(daemon, "master") else ()
+            raise KeyboardInterrupt(*source.front.farewell(pools)) from None
         return
     for name, value in vars(options).items():
         if name not in _BESIDE_CONFIG and value not in _UNSAID:
@@ -176,7 +167,7 @@ def _level(options: argparse.Namespace) -> int:
     if options.verbose:
         return logging.DEBUG
     # A person is greeted; milestones in the log would say the same again.
-    return logging.WARNING if options.quiet or sys.stdout.isatty() else logging.INFO
+    return logging.WARNING if options.quiet or is_watched() else logging.INFO
 
 
 def _wanted(options: argparse.Namespace) -> _CommandLine:
@@ -211,7 +202,10 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
     if (most := threads_of(found, said)) is not None:
         variables["threads"] = most
     if found.kind is Kind.HTTP:
-        variables["access_log"] = "off" if options.quiet else options.access_log or "common"
+        said_format = options.access_log or access_format()
+        variables["access_log"] = "off" if options.quiet else said_format
+    front = Front(found, workers, quiet=options.quiet, has_code=not options.no_qr)
+    variables |= front.variables()
     warn_of_limit(queue)
     places = [
         Place(where) for where in with_rest(_wheres(options.bind or (), number, found.kind, queue))
@@ -228,8 +222,7 @@ def _wanted(options: argparse.Namespace) -> _CommandLine:
             # As with a config: no script of nobody's becomes another user.
             outfit=Outfit(no_new_privs=bool(options.cgi)),
         ),
-        found,
-        workers,
+        front,
     )
 
 
@@ -276,7 +269,7 @@ def _target(text: str | None, options: argparse.Namespace) -> Target:
         raise UsageError(f"a directory, and no config: {text!r} (to share it: prefork -d {text})")
     folder = text if text is not None else options.directory
     if folder is None:
-        if not sys.stdout.isatty():
+        if not is_watched():
             raise UsageError(
                 "no TARGET: without a terminal, name what to share"
                 " (for the current directory: prefork .)"
@@ -295,4 +288,11 @@ def _handler_options(options: argparse.Namespace) -> HandlerOptions:
         headers=[(name, value) for name, value in options.header or ()],
         content_type=options.content_type,
         access_log=not options.quiet,
+        share={
+            "hidden": options.hidden,
+            "symlinks": options.symlinks,
+            "trusted": options.trusted,
+            "spa": options.spa,
+            "allowed_hosts": options.allowed_host,
+        },
     )

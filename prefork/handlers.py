@@ -4,15 +4,16 @@ The master, before serving. The class that was named is never changed; where no
 option asks for anything, it is served itself.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
-from typing import Any
+from typing import Any, Final
 
 from prefork.config.kind import Kind
-from prefork.config.known import FieldValue, MediaType, Token, Version
+from prefork.config.known import FieldValue, HostName, MediaType, Token, Version
 from prefork.errors import UsageError
 from prefork.options import derived
+from prefork.share.handler import ShareRequestHandler
 from prefork.target import Target
 
 
@@ -25,6 +26,7 @@ class HandlerOptions:
     headers: Sequence[tuple[str, str]]
     content_type: str | None
     access_log: bool
+    share: Mapping[str, Any] = field(default_factory=dict)  #: variables of ShareRequestHandler
 
 
 def configured(target: Target, options: HandlerOptions) -> Target:
@@ -53,9 +55,33 @@ def configured(target: Target, options: HandlerOptions) -> Target:
     if options.content_type is not None:
         _check(MediaType, "--content-type", options.content_type, "a type such as text/plain")
         variables["default_content_type"] = options.content_type
+    variables |= _share_variables(target, options.share)
     if not options.access_log and _logs_plainly(handler_class):
         variables["log_request"] = _log_nothing
     return replace(target, handler=derived(target.handler, variables, arguments))
+
+
+#: The words of a share's variables on the command line.
+_SHARE: Final = {
+    "hidden": "--hidden",
+    "symlinks": "--symlinks",
+    "trusted": "--trusted",
+    "spa": "--spa",
+    "allowed_hosts": "--allowed-host",
+}
+
+
+def _share_variables(target: Target, said: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in said.items() if value not in (None, False)}
+    if given and not issubclass(target.handler_class, ShareRequestHandler):
+        words = " and ".join(_SHARE[name] for name in given)
+        raise UsageError(
+            f"{words}: {target.name} is not served by prefork.share.ShareRequestHandler,"
+            " which alone knows this"
+        )
+    for name in given.get("allowed_hosts", ()):
+        _check(HostName, "--allowed-host", name, "a name such as files.example.org, or '*'")
+    return given
 
 
 def _require(target: Target, base: type[Any], option: str) -> None:

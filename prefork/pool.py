@@ -108,6 +108,7 @@ class Pool:
             self._life = replace(settings.life, poll_s=poll_s)
         self.has_ended = False  #: it lives as long as its last worker, and gets no more
         self.look_s = self._life.poll_s  #: how often, at least, the loop must come round for it
+        self.past_requests = self.past_sent_bytes = 0  #: of workers that have ended
         self.trouble = ""  #: why the last worker that did not get READY ended
         self._open_servers = open_servers
         self._drain_until_s = 0.0
@@ -183,6 +184,9 @@ class Pool:
         """Take leave of a worker that has ended."""
         member = self.members.pop(child.line)
         cause = self._at.children.bury(child)
+        words = self._at.board[child.line]
+        self.past_requests += words.requests
+        self.past_sent_bytes += words.sent_bytes
         self._at.board.give_back(child.line)
         self._at.buried(child.line)
         self.queues.drop(member.queue, [m.queue for m in self.members.values()])

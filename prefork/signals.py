@@ -53,6 +53,10 @@ class SignalPipe:
         signal.pthread_sigmask(signal.SIG_BLOCK, ())
         return numbers
 
+    def quieten(self, _mask: int = 0) -> None:
+        """Make it readable no more, for a loop: the handlers have run."""
+        self.read()
+
     def close(self) -> None:
         """Give the signals back to whom they belonged before."""
         for signum, previous in self._previous.items():

@@ -66,7 +66,7 @@ class Worker:
         self.loop = Loop()
         self.hands = Hands(self.loop, self.clients, place.line, life.linger_s)
         self.desk = LoopDesk(place.slot.words)
-        self._place = place
+        self.place = place
         self._life = life
         self._slot = place.slot
         self._open_servers = open_servers
@@ -123,14 +123,14 @@ class Worker:
         self._watch_master()  # the kernel forgets the wish when privileges are dropped
         self.report(Report.READY)
         if self._life.rehearsal:
-            select.select([signals.fileno(), self._place.lifeline_fd], [], [])  # until told to go
+            select.select([signals.fileno(), self.place.lifeline_fd], [], [])  # until told to go
         else:
             self._serve(signals)
         self._finish(signals)
 
     def report(self, what: Report, text: str = "") -> None:
         """Tell the master."""
-        reports.send(self._place.report_fd, what, self._place.line, text)
+        reports.send(self.place.report_fd, what, self.place.line, text)
 
     def add_engine(self, server: Server, engine: Engine) -> None:
         """Let a server's engine run in this worker's loop, instead of `handle_request()`."""
@@ -166,8 +166,8 @@ class Worker:
             self.hands.make_room(is_wanted=True)
 
     def _serve(self, signals: SignalPipe) -> None:
-        self.loop.watch(signals.fileno(), select.EPOLLIN, lambda _: _read(signals))
-        self.loop.watch(self._place.lifeline_fd, select.EPOLLIN, lambda _: self._on_orphaned())
+        self.loop.watch(signals.fileno(), select.EPOLLIN, signals.quieten)
+        self.loop.watch(self.place.lifeline_fd, select.EPOLLIN, lambda _: self._on_orphaned())
         plain = [server for server in self._servers if id(server) not in self._engines]
         acceptor = Acceptor(self.loop, plain, self._on_served, self._on_full)
         self._tick(acceptor)
@@ -277,6 +277,7 @@ class Worker:
                 engine.tick(now_s)
         for engine in self._engines.values():
             engine.close()
+        self._figures.write()
         self._slot.activity = CLIENT  # from here on it may wait for processes and threads
         for server in self._servers:
             server.leave_worker()
@@ -344,6 +345,7 @@ class Worker:
     def _on_quit(self) -> None:
         """Go now, or when this turn is over, so that all that is answered is logged."""
         if not self._engines or self._master is None or self._quitting:
+            self._figures.write()
             os._exit(0)
         self._quitting = True
         react(signal.SIGALRM, self._quit_now)  # no handler is waited for longer
@@ -358,6 +360,7 @@ class Worker:
         for engine in self._engines.values():
             engine.programs.end()
             engine.write_log()
+        self._figures.write()
         os._exit(0)
 
     def _linger(self) -> None:
@@ -378,7 +381,7 @@ class Worker:
     def _on_orphaned(self) -> None:
         """Leave soon. A handler that takes too long is ended by SIGALRM's default action."""
         self._leaving = True
-        self.loop.forget(self._place.lifeline_fd)  # it stays readable
+        self.loop.forget(self.place.lifeline_fd)  # it stays readable
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, ORPHAN_S)
 
@@ -392,7 +395,3 @@ class Worker:
         if title is not self._title:
             self._title = title
             set_title(title)
-
-
-def _read(signals: SignalPipe) -> None:
-    signals.read()  # the handlers have run; this makes the pipe empty

@@ -2,18 +2,23 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import segno
 from apps.command import Terminal, get, talk
 from harness import free_port
 
 import prefork
-from prefork.greeting import greeting, reachable_urls
+from prefork.greeting import Screen, Shown, code_url, greeting, reachable_urls
+from prefork.qr import code_of, painted
 from prefork.sockets import Endpoint
 from prefork.target import Kind
 
@@ -179,7 +184,7 @@ def test_a_name_cannot_steer_the_terminal(tmp_path, name):
         lines = seen(terminal)
         assert lines[0] == f"prefork {prefork.__version__}"
         assert lines[1].startswith(f"Serving {tmp_path}/")
-        assert URL.search(lines[2])
+        assert URL.search(lines[3])
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "".join(lines))
 
 
@@ -214,7 +219,7 @@ def test_ctrl_c_ends_it_with_a_word_and_status_0(site):
         terminal.type(b"\x03")
         assert terminal.wait() == 0
         lines = terminal.screen.wait_closed()
-        assert lines[-1] == "Keyboard interrupt received, exiting."
+        assert lines[-2] == "Keyboard interrupt received, exiting."
         assert "Traceback" not in "\n".join(lines)
 
 
@@ -242,7 +247,7 @@ def test_requests_are_logged_beneath_the_greeting(site):
     with Terminal(site, "0", "-b", "127.0.0.1", NO_COLOR="1") as terminal:
         (url,) = urls(terminal)
         assert httpx.get(f"{url}a.txt", trust_env=False).status_code == 200
-        terminal.screen.wait_for(r'"GET /a\.txt HTTP/1\.1" 200 4')
+        terminal.screen.wait_for(r"^\d\d:\d\d:\d\d  127\.0\.0\.1 +200     4 B  GET /a\.txt$")
 
 
 def test_quiet_greets_and_then_is_quiet(site):
@@ -277,9 +282,124 @@ def test_the_same_address_is_shown_once():
     assert reachable_urls(Kind.HTTP, endpoints).count("http://127.0.0.1:80/") == 1
 
 
+SHOWN = Shown(
+    version="1.0",
+    what="/srv/share",
+    how="read-only",
+    urls=["http://192.0.2.1:8000/", "http://127.0.0.1:8000/"],
+    workers=3,
+    code_url="http://192.0.2.1:8000/",
+)
+CODE = code_of("http://192.0.2.1:8000/")
+WIDE = len("by 3 worker processes. Press Ctrl-C to stop.") + 2
+
+
+def modules(lines: list[str]) -> list[list[int]]:
+    """Return a code as segno has it: 1 for a dark module."""
+    dark = {"█": (0, 0), "▀": (0, 1), "▄": (1, 0), " ": (1, 1)}
+    return [[dark[half][which] for half in line] for line in lines for which in (0, 1)]
+
+
+def code_in(text: str) -> list[str]:
+    """Return the lines of a code beside other text or below it."""
+    return [found[0] for line in text.splitlines() if (found := re.search("[█▀▄][█▀▄ ]+$", line))]
+
+
 def test_the_text_without_colour_has_no_escapes():
-    text = greeting("1.0", "/srv", ["http://192.0.2.1:80/"], 3, colour=False)
+    text = greeting(SHOWN, Screen(0, 0, has_colour=False))
     assert "\x1b" not in text
     assert text.endswith("\n")
-    for part in ("1.0", "/srv", "http://192.0.2.1:80/", "3 worker processes"):
+    for part in ("1.0", "/srv/share", "read-only", *SHOWN.urls, "3 worker processes"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1:8000/", "http://[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535/"]
+)
+def test_the_code_is_the_url_with_a_quiet_zone_on_all_sides(url, tmp_path):
+    found = modules(code_of(url))
+    plain = segno.make(url, error="l", micro=False)
+    wanted = [list(row) for row in plain.matrix_iter(border=4)]
+    assert found[: len(wanted)] == wanted
+    assert all(not any(row) for row in [*wanted[:4], *wanted[-4:]])
+    if shutil.which("zbarimg") is None:
+        pytest.skip("zbarimg is not installed")
+    rows = [b"".join(b"\xff\x00"[bit : bit + 1] * 8 for bit in row) * 8 for row in wanted]
+    size = len(wanted) * 8
+    (tmp_path / "code.pgm").write_bytes(b"P5 %d %d 255\n" % (size, size) + b"".join(rows))
+    command = ["zbarimg", "-q", "--raw", tmp_path / "code.pgm"]
+    assert subprocess.run(command, check=True, capture_output=True).stdout.decode() == f"{url}\n"
+
+
+def test_the_code_stands_beside_the_text_where_there_is_room():
+    text = greeting(SHOWN, Screen(WIDE + len(CODE[0]), len(CODE) + 1, has_colour=False))
+    assert code_in(text) == CODE
+    assert len(text.splitlines()) == len(CODE)
+    assert text.splitlines()[0].startswith("prefork 1.0  ")
+    assert "    http://192.0.2.1:8000/  (QR code)  " in text
+
+
+def test_the_code_stands_below_the_text_where_that_is_too_long():
+    text = greeting(SHOWN, Screen(WIDE + len(CODE[0]) - 1, len(CODE) + 7, has_colour=False))
+    assert code_in(text) == CODE
+    assert text.splitlines()[:2] == ["prefork 1.0", "Serving /srv/share"]
+    assert text.splitlines()[6:] == CODE
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        (WIDE + len(CODE[0]), len(CODE)),
+        (WIDE + len(CODE[0]) - 1, len(CODE) + 6),
+        (len(CODE[0]) - 1, 100),
+        (0, 0),
+    ],
+)
+def test_without_room_for_all_of_it_there_is_no_code(columns, rows):
+    text = greeting(SHOWN, Screen(columns, rows, has_colour=False))
+    assert text == greeting(replace(SHOWN, code_url=None), Screen(200, 200, has_colour=False))
+    assert "QR" not in text
+
+
+def test_the_code_has_colours_of_its_own_where_there_are_any():
+    text = greeting(SHOWN, Screen(200, 200, has_colour=True))
+    for line in CODE:
+        assert painted(line) in text
+        assert line in painted(line)
+    assert painted("█") == "\x1b[38;5;231;48;5;16m█\x1b[0m"
+
+
+def test_a_name_of_wide_letters_does_not_push_the_code_aside():
+    wide = replace(SHOWN, what="日本語" * 20)
+    lines = greeting(wide, Screen(200, 200, has_colour=False)).splitlines()
+    assert lines[1].startswith(f"Serving {wide.what}  █")
+    assert lines[0].index("█") == len("Serving ") + 120 + 2
+
+
+@pytest.mark.parametrize(
+    ("urls", "chosen"),
+    [
+        ([], None),
+        (["http://127.0.0.1:80/", "http://[::1]:80/"], None),
+        (["unix:/run/site", "tcp://192.168.1.2:80"], None),
+        (["http://desk.local:80/", "http://192.168.1.2:80/"], "http://192.168.1.2:80/"),
+        (["http://desk.local:80/", "http://127.0.0.1:80/"], "http://desk.local:80/"),
+        (["http://[fd00::7]:80/", "http://desk.local:80/"], "http://[fd00::7]:80/"),
+        (["http://[fd00::7]:80/", "http://10.9.9.9:80/"], "http://10.9.9.9:80/"),
+        (["http://8.8.8.8:80/", "http://10.9.9.9:80/"], "http://10.9.9.9:80/"),
+        (["http://169.254.3.4:80/", "http://8.8.8.8:80/"], "http://8.8.8.8:80/"),
+        (["http://[fe80::1%25eth0]:80/"], "http://[fe80::1%25eth0]:80/"),
+    ],
+)
+def test_the_code_is_of_the_url_that_a_phone_can_use(urls, chosen):
+    assert code_url(urls) == chosen
+
+
+def test_the_address_that_leads_out_comes_before_all_others():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("no way leads out of this machine")
+        own = sock.getsockname()[0]
+    assert code_url(["http://10.9.9.9:80/", f"http://{own}:80/"]) == f"http://{own}:80/"

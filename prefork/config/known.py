@@ -23,7 +23,7 @@ FileName = Annotated[str, Meta(pattern=r"^[^/\0]+\Z", extra={"form": "file name"
 VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z", extra={"form": "variable"})]
 UrlPath = Annotated[str, Meta(pattern=r"^/[^?#]*\Z", extra={"form": "URL path"})]
 Suffix = Annotated[str, Meta(pattern=r"^(\.[^/]+)?\Z", extra={"form": "suffix"})]
-InnerPath = Annotated[str, Meta(pattern=r"^[^/\0][^\0]*\Z", extra={"form": "inner path"})]
+InnerPath = Annotated[str, Meta(pattern=r"^/?[^/\0][^\0]*\Z", extra={"form": "inner path"})]
 HostName = Annotated[
     str, Meta(pattern=r"^(\*|\.?[^\s/:@*.][^\s/:@*]*)\Z", extra={"form": "host name"})
 ]

@@ -5,6 +5,7 @@ import os
 import pty
 import socket
 import subprocess
+import termios
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -21,10 +22,15 @@ class Service(Prefork):
 
 
 class Terminal(Prefork):
-    """The command in a terminal of its own, and READY; `screen` is what a person sees there."""
+    """The command in a terminal of its own, and READY; `screen` is what a person sees there.
 
-    def __init__(self, *arguments, cwd=APPS, **environ):
+    size: rows and columns; None: the terminal does not know.
+    """
+
+    def __init__(self, *arguments, cwd=APPS, size=None, **environ):
         self._keyboard, self._theirs = pty.openpty()
+        if size is not None:
+            termios.tcsetwinsize(self._theirs, size)
         # A session's leader that opens a terminal gets it as its own, Ctrl-C included.
         script = 'tty=$1; shift; exec "$@" 0<>"$tty" 1>&0 2>&0'
         command = ["sh", "-c", script, "sh", os.ttyname(self._theirs)]
