@@ -3,8 +3,7 @@
 A worker, in a thread. It answers nobody.
 """
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from prefork.http.representation import Representation
 from prefork.share.feeds import json_of, plain_of
@@ -14,8 +13,6 @@ from prefork.share.query import Query
 
 if TYPE_CHECKING:
     from prefork.share.share import Share
-
-_VARY: Final = ("Vary", "Accept")
 
 
 def represent_folder(
@@ -34,7 +31,6 @@ def represent_folder(
         made = json_of(listing, asked)
     else:
         made = page(listing, asked, share.look)
-    made = replace(made, headers=(*made.headers, _VARY))
     return share.compressor.coded(made, accepted) if share.compression else made
 
 

@@ -17,8 +17,8 @@ from markupsafe import Markup
 HTML: Final = "text/html; charset=utf-8"
 _PIECE_CHARS: Final = 24_000  # some 40 rows, half a millisecond
 _HERE: Final = Path(__file__).parent
-_CSS: Final = Markup((_HERE / "static" / "share.css").read_text())  # noqa: S704 # our own file
-_JS: Final = Markup((_HERE / "static" / "share.js").read_text())  # noqa: S704 # our own file
+_CSS: Final = Markup((_HERE / "static" / "share.css").read_text("utf-8"))  # noqa: S704 # our own file
+_JS: Final = Markup((_HERE / "static" / "share.js").read_text("utf-8"))  # noqa: S704 # our own file
 _TEMPLATES: Final = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_HERE / "templates"),
     autoescape=True,
