@@ -43,6 +43,7 @@ from prefork.reload.rehearsal import answer
 from prefork.scoreboard import CAPACITY
 from prefork.servers import REQUEST_QUEUE_SIZE
 from prefork.service.install import install_service
+from prefork.service.shares import config_of
 from prefork.share.handler import ShareRequestHandler
 from prefork.sockets import everywhere, keep_apart, resolve, warn_of_limit
 from prefork.streams import secure_streams
@@ -110,7 +111,9 @@ _TOOLS: Final = Tools(
     check=check,
     show=lambda path: show(load(path)),
     reference=reference,
-    install_service=lambda path, write: install_service(load(path), write=write),
+    install_service=lambda target, write, now: install_service(
+        load(config_of(target, may_write=write or now)), write=write, now=now
+    ),
 )
 
 

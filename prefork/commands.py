@@ -43,7 +43,8 @@ class Tools:
 
     control: its `[master] control`, None where it says nothing. check: what was
     found in order, as text. show: the effective settings. reference: every key
-    there is. install_service: the units, written if the flag is set.
+    there is. install_service: the units, written if the first flag is set, started if the
+    second.
     Each raises PreforkError.
     """
 
@@ -51,7 +52,7 @@ class Tools:
     check: Callable[[str], str]
     show: Callable[[str], str]
     reference: Callable[[], str]
-    install_service: Callable[[str, bool], str]
+    install_service: Callable[[str, bool, bool], str]
 
 
 def is_command(words: Sequence[str]) -> bool:
@@ -162,8 +163,16 @@ def _add_kill_worker(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_install_service(parser: argparse.ArgumentParser) -> None:
-    _add_config(parser)
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="the config file; or with --now or --write a directory to share, which gets one in"
+        " /etc/prefork",
+    )
     parser.add_argument("--write", action="store_true", help="install them, do not print them")
+    parser.add_argument(
+        "--now", action="store_true", help="install them, and start the service, now and at boot"
+    )
 
 
 def _number(name: str, text: str, least: int, most: int) -> int:
@@ -279,7 +288,7 @@ def _kill_worker(options: argparse.Namespace, tools: Tools) -> int:
 
 
 def _install_service(options: argparse.Namespace, tools: Tools) -> int:
-    _say(tools.install_service(options.config, options.write))
+    _say(tools.install_service(options.config, options.write, options.now))
     return 0
 
 

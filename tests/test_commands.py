@@ -178,19 +178,21 @@ def test_check_show_and_install_service_print_what_they_are_given(capsys):
     given = tools(
         check=lambda config: f"{config} is fine",
         show=lambda config: f"shown {config}\n",
-        install_service=lambda config, write: f"units {config} {write}",
+        install_service=lambda config, write, now: f"units {config} {write} {now}",
     )
     assert run(["check", "a.toml"], given) == 0
     assert run(["show", "a.toml"], given) == 0
     assert run(["show", "--reference"], given) == 0
     assert run(["install-service", "a.toml"], given) == 0
     assert run(["install-service", "--write", "a.toml"], given) == 0
+    assert run(["install-service", "/srv/share", "--now"], given) == 0
     assert capsys.readouterr().out.splitlines() == [
         "a.toml is fine",
         "shown a.toml",
         "keys",
-        "units a.toml False",
-        "units a.toml True",
+        "units a.toml False False",
+        "units a.toml True False",
+        "units /srv/share False True",
     ]
 
 

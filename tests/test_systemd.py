@@ -452,6 +452,28 @@ def test_an_installed_service_runs_from_where_its_config_is(machine):
     assert get(machine, "/name.txt", 80) == (200, b"changed\n")
 
 
+def test_one_command_shares_a_folder_on_a_machine_that_has_nothing(machine):
+    machine.run("sh", "-c", "rm -rf /var/cache/prefork")
+    said = machine.run("prefork", "install-service", "--now", "/srv/new folder")
+    unit = "prefork-new-folder.service"
+    assert said.endswith(
+        f"started {unit}; what it does is written in /etc/prefork/new-folder.toml\n"
+    )
+    machine.write("/srv/new folder/name.txt", "new\n")
+    machine.write("/srv/new folder/.hidden", "no\n")
+    machine.path("/srv/new folder/out").symlink_to("/etc/passwd")
+    assert get(machine, "/name.txt") == (200, b"new\n")
+    assert [get(machine, path)[0] for path in ("/.hidden", "/out")] == [404, 404]
+    assert b"name.txt" in get(machine, "/?plain")[1]
+    cache = machine.run("stat", "-c", "%U %a", "/var/cache/prefork").split()
+    assert cache == ["prefork", "700"]
+    assert machine.run("systemctl", "is-enabled", unit).strip() == "enabled"
+    assert machine.run("systemd-analyze", "verify", unit) == ""
+    machine.run("prefork", "install-service", "--now", "/srv/new folder")
+    machine.run("systemctl", "reload", unit)
+    assert get(machine, "/name.txt") == (200, b"new\n")
+
+
 def test_pools_run_as_users_of_their_own(machine):
     text = "".join(
         POOL.format(user=user, port=port) for user, port in (("nobody", 81), ("www-data", 82))

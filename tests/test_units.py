@@ -9,8 +9,10 @@ import pytest
 from conftest import CHECKOUT
 
 from prefork.config import load
-from prefork.errors import StartError
-from prefork.service.install import install_service, write_file
+from prefork.errors import StartError, UsageError
+from prefork.service import shares
+from prefork.service.files import write_file
+from prefork.service.install import install_service
 from prefork.service.units import SYSUSERS_FILE, TMPFILES_FILE, UNITS, plan_units
 from prefork.service.unittext import (
     SYSUSERS,
@@ -168,7 +170,7 @@ def test_the_masters_user_is_the_services(units):
     lines = files["prefork-site.service"]
     assert values(lines, "User") == ["www"]
     assert values(lines, "Group") == ["web"]
-    assert values(lines, "LogsDirectory") == []
+    assert values(lines, "LogsDirectory") == values(lines, "CacheDirectory") == []
     assert list(files) == ["prefork-site.service"]
 
 
@@ -296,3 +298,66 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
         StartError, match=r"^cannot write .*/file/x.service: (Not a dir|File exists)"
     ):
         write_file(tmp_path / "file" / "x.service", "text")
+
+
+def test_a_cache_directory_of_the_config_is_writable(service):
+    line = '[server.web.handler_options]\ncache_directory = "/var/lib/cache"\n'
+    assert values(service(pool=line), "ReadWritePaths") == ["-/run/prefork /var/lib/cache"]
+    line = '[server.web.handler_options]\ncache_directory = "/var/cache/prefork/a"\n'
+    assert values(service(pool=line), "ReadWritePaths") == ["-/run/prefork"]
+    assert values(service(), "CacheDirectory") == ["prefork"]
+    assert values(service(), "CacheDirectoryMode") == ["0700"]
+
+
+# -- a folder --------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def configs(tmp_path, monkeypatch):
+    """Where configs of shares are written to."""
+    monkeypatch.setattr(shares, "CONFIGS", tmp_path / "etc")
+    return tmp_path / "etc"
+
+
+def test_the_example_of_a_share_is_what_is_installed():
+    assert (CHECKOUT / "etc/share.toml").read_text() == shares._TEMPLATE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("share", "share.toml"), ("My Fotos $\u00e4", "My-Fotos.toml"), ("${HOME}", "HOME.toml")],
+)
+def test_a_folder_gets_a_config_of_its_name_and_is_made(configs, tmp_path, name, config):
+    path = shares.config_of(str(tmp_path / name), may_write=True)
+    assert path == configs / config
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    options = load(path, {"HOME": "/root"}).servers["share"].handler_options
+    assert options["directory"] == str(tmp_path / name)
+    assert (tmp_path / name).is_dir()
+
+
+def test_a_config_that_is_there_is_used_and_never_changed(tmp_path):
+    path = shares.config_of(str(tmp_path / "share"), may_write=True)
+    path.write_text(path.read_text().replace("hidden = false", "hidden = true"))
+    assert shares.config_of(str(tmp_path / "share"), may_write=True) == path
+    assert "hidden = true" in path.read_text()
+    (tmp_path / "else").mkdir()
+    with pytest.raises(StartError, match=r"share\.toml is there, and not for /.*/else/share; name"):
+        shares.config_of(str(tmp_path / "else/share"), may_write=True)
+    assert not (tmp_path / "else/share").exists()
+
+
+def test_what_is_only_shown_makes_nothing(configs, tmp_path):
+    with pytest.raises(UsageError, match=r"share is no config: with --now it becomes a service"):
+        shares.config_of(str(tmp_path / "share"), may_write=False)
+    assert not configs.exists()
+    assert not (tmp_path / "share").exists()
+    assert shares.config_of("site.toml", may_write=False) == Path("site.toml")
+
+
+@pytest.mark.parametrize("target", ["no/such", "file/below"])
+def test_a_folder_that_cannot_be_made_is_told(configs, tmp_path, target):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"^cannot share /.*: No"):
+        shares.config_of(str(tmp_path / target), may_write=True)
+    assert not configs.exists()

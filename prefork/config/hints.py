@@ -13,7 +13,7 @@ from prefork.config.problems import WrongValueError, nearest, quoted, shown
 from prefork.config.units import OFF, OFF_MEANT
 
 #: What serves a folder: people name that where a handler is asked for.
-_SHARE: Final = "prefork.http:SimpleHTTPRequestHandler"
+_SHARE: Final = "prefork.share:ShareRequestHandler"
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 _DECIMAL_AND_OCTAL: Final = 7  # the last number that is the same in both

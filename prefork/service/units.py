@@ -34,7 +34,11 @@ TMPFILES_FILE: Final = Path("/etc/tmpfiles.d/prefork.conf")
 
 _ROOT: Final = ("0", "root")
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 # Protect..., PrivateTmp
-_OWN: Final = ("/run/prefork", "/var/log/prefork")  # the default user's, by tmpfiles and systemd
+_OWN: Final = (
+    "/run/prefork",
+    "/var/log/prefork",
+    "/var/cache/prefork",
+)  # the default user's, by tmpfiles and systemd
 _EVERYWHERE: Final = ("*", "0.0.0.0", "::")
 _STOP_EXTRA_S: Final = 10  # after graceful_timeout, to kill what is left and say so
 _START_S: Final = 90  # DefaultTimeoutStartSec
@@ -242,6 +246,8 @@ def _written(config: Config) -> Iterator[Path]:
     files = [master.pidfile, master.control, master.log.target]
     files += [pool.access_log_path for pool in config.servers.values()]
     yield from (Path(file).parent for file in files if file and "/" in file)
+    options = [pool.handler_options for pool in config.servers.values()]
+    yield from (Path(cache) for o in options if isinstance(cache := o.get("cache_directory"), str))
     for listener in _listeners(config):
         address = parse_address(listener.address)
         if address.is_path:

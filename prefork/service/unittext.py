@@ -101,6 +101,13 @@ Backlog={backlog}
 WantedBy=sockets.target
 """
 
+# Of the default user, whoever else shares it.
+_FOLDERS: Final = """\
+LogsDirectory=prefork
+CacheDirectory=prefork
+CacheDirectoryMode=0700
+"""
+
 # By ProtectHome=tmpfs alone, /root is closed to others as ever (257), or open to writers (252).
 _EMPTY_HOMES: Final = """\
 ProtectHome=tmpfs
@@ -153,7 +160,7 @@ class Service:
             unit=self._unit(),
             start=_line("TimeoutStartSec", self.start_s),
             user=_line("User", self.user) + _line("Group", self.group or self.user),
-            folders=_line("LogsDirectory", "prefork" if self.user == USER else None)
+            folders=(_FOLDERS if self.user == USER else "")
             + "".join(f"{line}\n" for line in self.settings),
             rights=self._rights(),
             calls=_line("SystemCallFilter", " ".join(self.calls)),
