@@ -11,6 +11,7 @@ import pytest
 from prefork.config import ConfigError, load
 from prefork.http import SimpleHTTPRequestHandler
 from prefork.options import keywords_of, with_options
+from prefork.share import ShareRequestHandler
 from prefork.target import find_target
 
 WHERE = "c.toml: server.a.handler_options"
@@ -236,6 +237,109 @@ WRONG = [
 @pytest.mark.parametrize(("name", "value", "problem"), WRONG)
 def test_a_wrong_option_is_answered_by_this_line(name, value, problem):
     assert problems_of(Own, **{name: value}) == [f"{name}: {problem}"]
+
+
+SHARE = {
+    "symlinks": "never",
+    "hidden": True,
+    "trusted": True,
+    "spa": True,
+    "not_found_page": "errors/404.html",
+    "archives": False,
+    "compression": False,
+    "allowed_hosts": ["files.example.org", ".example.org", "*"],
+    "cors_origins": ["https://app.example.org:8443", "*"],
+    "cache_directory": "/var/cache/share",
+    "cache_bytes": "1G",
+}
+
+
+def test_a_share_takes_its_options():
+    made = with_options(ShareRequestHandler, SHARE, WHERE)
+    changed = {
+        "allowed_hosts": tuple(SHARE["allowed_hosts"]),
+        "cors_origins": tuple(SHARE["cors_origins"]),
+        "cache_bytes": 1 << 30,
+    }
+    assert {name: getattr(made, name) for name in SHARE} == SHARE | changed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "symlinks",
+            "inisde",
+            'found "inisde", expected "inside", "follow" or "never"; did you mean "inside"?',
+        ),
+        ("hidden", "yes", 'found "yes", expected true or false; did you mean true?'),
+        (
+            "allowed_hosts",
+            ["http://files.example.org"],
+            (
+                'found "http://files.example.org", expected a name such as "files.example.org" or'
+                ' ".example.org", or "*"'
+            ),
+        ),
+        (
+            "allowed_hosts",
+            ["*.example.org"],
+            (
+                'found "*.example.org", expected a name such as "files.example.org" or'
+                ' ".example.org", or "*"'
+            ),
+        ),
+        (
+            "cors_origins",
+            ["https://app.example.org/"],
+            (
+                'found "https://app.example.org/", expected an origin such as'
+                ' "https://app.example.org", or "*"'
+            ),
+        ),
+        (
+            "not_found_page",
+            "",
+            'found "", expected the path of a file below the folder, such as "404.html"',
+        ),
+        (
+            "cache_bytes",
+            "64 MB",
+            (
+                "found \"64 MB\": no unit 'MB', expected a size, 1 or more"
+                ' (512, "512K", "512M", "1G"); did you mean "64M"?'
+            ),
+        ),
+        ("follow_symlinks", True, "{who} has no such option; did you mean 'symlinks'?"),
+        ("server_name", "x", "{who} has no such option; did you mean 'allowed_hosts'?"),
+        ("gzip", True, "{who} has no such option; did you mean 'compression'?"),
+        ("hiden", True, "{who} has no such option; did you mean 'hidden'?"),
+    ],
+)
+def test_a_wrong_option_of_a_share_is_answered_by_this_line(name, value, problem):
+    who = "prefork.share.handler:ShareRequestHandler"
+    said = problems_of(ShareRequestHandler, **{name: value})
+    assert said == [f"{name}: {problem.format(who=who)}"]
+
+
+@pytest.mark.parametrize("name", SHARE)
+def test_an_option_of_a_share_needs_a_share(name):
+    assert problems_of(SimpleHTTPRequestHandler, **{name: SHARE[name]}) == [
+        (
+            f"{name}: prefork.http.folder:SimpleHTTPRequestHandler has no such option,"
+            " expected a class of prefork.share.ShareRequestHandler"
+        )
+    ]
+
+
+def test_options_of_other_classes_may_be_called_as_a_shares_and_be_something_else():
+    class Other(SimpleHTTPRequestHandler):
+        hidden = 3
+        trusted = ("ada",)
+        symlinks = "some"
+
+    options = {"hidden": 5, "trusted": ["eve"], "symlinks": "any"}
+    assert variables_of(Other, **options) == options | {"trusted": ("eve",)}
 
 
 def test_a_template_that_its_own_percent_signs_would_break_is_refused():
