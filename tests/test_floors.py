@@ -15,8 +15,8 @@ FLOORS = {
     "share.query share.render share.types shortage signals streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
     "fleet http.cgi.words http.codings http.filecache http.folder http.response "
-    "http.short http.wire life logs.records pidfile privileges share.cachedir "
-    "share.errors share.trail share.ways sockets system systemd visitors",
+    "http.short http.wire life logs.records pidfile privileges service.files "
+    "share.cachedir share.errors share.trail share.ways sockets system systemd visitors",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table hands http.access http.cgi.scripts "
     "http.chunked http.client http.heads http.kept http.lenient http.limits http.pool "
@@ -24,7 +24,7 @@ FLOORS = {
     "share.jail",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.byteranges http.door http.plans logs.events "
-    "logs.relay reload.handover share.readme",
+    "logs.relay reload.handover service.shares share.readme",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
     "config.sources http.exchange http.lazy http.representation http.visit logs.keeper "
     "reload.holding reload.rehearsal share.listing worker",
