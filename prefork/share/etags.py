@@ -15,7 +15,9 @@ _LATEST_NS: Final = (1 << 63) - 1
 
 def clamped_ns(time_ns: int) -> int:
     """Return a time as 64 bits can hold it."""
-    return max(-_LATEST_NS, min(time_ns, _LATEST_NS))
+    if -_LATEST_NS <= time_ns <= _LATEST_NS:
+        return time_ns
+    return _LATEST_NS if time_ns > 0 else -_LATEST_NS
 
 
 def etag(modified_ns: int, size_bytes: int, inode: int) -> str:

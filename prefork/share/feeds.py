@@ -19,8 +19,9 @@ from prefork.share.looks import text_of
 from prefork.share.names import href
 from prefork.share.query import Query
 
-_JSON_ENTRIES: Final = 256  # of a piece; some 1.5 ms
-_PLAIN_NAMES: Final = 2048
+#: Of a piece: of the longest names that there are, each of a byte that is escaped, 256 KiB.
+_JSON_ENTRIES: Final = 96
+_PLAIN_NAMES: Final = 320
 _ESCAPED: Final = re.compile(rb"[\x00-\x1f\x7f%]")
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -39,6 +39,8 @@ _MOST_KEPT: Final = 250_000
 _SORTED_AT_ONCE: Final = 100_000
 _MOST_ORDERS: Final = 8
 
+_Columns = tuple[list[str], "array[int]", "array[int]", "array[int]"]
+
 
 @dataclass(slots=True)
 class Listing:
@@ -187,46 +189,51 @@ def read_listing(jail: Jail, folder: Opened) -> Listing:
     keys: list[str] = []
     names: list[str] = []
     sizes, times_ns, inodes = array("q"), array("q"), array("Q")
-    folders = 0
-    is_shown = jail.is_shown
+    is_shown, format_of = jail.is_shown, stat.S_IFMT
     with os.scandir(folder.file.fd) as entries:
-        for entry in entries:
+        for entry in entries:  # the loop that a large folder's page waits for
             name = entry.name
-            status = _status_of(jail, folder, entry) if is_shown(name) else None
-            if status is None:
+            if not is_shown(name):
                 continue
-            is_folder = stat.S_ISDIR(status.st_mode)
-            folders += is_folder
-            keys.append(f"{'01'[not is_folder]}{natural_key(name)}\0{name}")
+            try:
+                if entry.is_symlink():
+                    status = jail.stat_child(folder, name)
+                    if status is None:
+                        continue
+                else:
+                    status = entry.stat(follow_symlinks=False)
+            except OSError:  # gone since
+                continue
+            format_ = format_of(status.st_mode)
+            if format_ == stat.S_IFREG:
+                keys.append(f"1{natural_key(name)}\0{name}")
+                sizes.append(status.st_size)
+            elif format_ == stat.S_IFDIR:
+                keys.append(f"0{natural_key(name)}\0{name}")
+                sizes.append(0)
+            else:
+                continue
             names.append(name)
-            sizes.append(0 if is_folder else status.st_size)
-            times_ns.append(clamped_ns(status.st_mtime_ns))
             inodes.append(status.st_ino)
+            times_ns.append(clamped_ns(status.st_mtime_ns))
+    return _in_order(jail, folder, keys, (names, sizes, times_ns, inodes))
+
+
+def _in_order(jail: Jail, folder: Opened, keys: list[str], columns: _Columns) -> Listing:
+    """Return a listing of columns that are in the order of the file system. keys: to sort by."""
+    names, sizes, times_ns, inodes = columns
     order = _positions(keys)
     names = [names[at] for at in order]
+    folders = bisect.bisect_left(order, "1", key=keys.__getitem__)
     return Listing(
         folder.parts,
         names,
-        array("q", [sizes[at] for at in order]),
-        array("q", [times_ns[at] for at in order]),
-        array("Q", [inodes[at] for at in order]),
+        array("q", map(sizes.__getitem__, order)),
+        array("q", map(times_ns.__getitem__, order)),
+        array("Q", map(inodes.__getitem__, order)),
         folders,
         read_readme(jail, folder, best_of(names[folders:])),
     )
-
-
-def _status_of(jail: Jail, folder: Opened, entry: "os.DirEntry[str]") -> os.stat_result | None:
-    """Return what an entry is, or what a link leads to; None if that is nothing to be shown."""
-    try:
-        if entry.is_symlink():
-            status = jail.stat_child(folder, entry.name)
-        else:
-            status = entry.stat(follow_symlinks=False)
-    except OSError:  # gone since
-        return None
-    if status is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        return None
-    return status
 
 
 def _positions(keys: list[str]) -> list[int]:

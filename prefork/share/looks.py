@@ -36,7 +36,7 @@ VIEWED: Final = {suffix: kind for kind, words in _SHOWN.items() for suffix in wo
 #: Control characters, those without width, and those that turn the direction of what follows
 #: (UAX #9): a name must not be able to look like another.
 _UNSEEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
+    "[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]"
 )
 _UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB")
 

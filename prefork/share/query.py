@@ -36,16 +36,17 @@ class Query:
 
         target: of the request line, as latin-1 text; its path may be missing.
         """
-        query = target.partition("?")[2].partition("#")[0].encode("latin-1", "replace")
+        query = _text(target.partition("?")[2].partition("#")[0].encode("latin-1", "replace"))
         try:
             pairs = urllib.parse.parse_qsl(
-                query, keep_blank_values=True, max_num_fields=_MOST_FIELDS
+                query,
+                keep_blank_values=True,
+                errors="surrogateescape",
+                max_num_fields=_MOST_FIELDS,
             )
         except ValueError:  # more fields
             return cls()
-        said = {
-            _text(name): _text(value) for name, value in reversed(pairs)
-        }  # the first one counts
+        said = dict(reversed(pairs))  # the first one of a name counts
         sort = said.get("sort", "")
         return cls(
             sort=sort if sort in SORTS else "name",

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 HTML: Final = "text/html; charset=utf-8"
 _PIECE_CHARS: Final = 24_000  # some 40 rows, half a millisecond
+_PART_CHARS: Final = 40_000
 _HERE: Final = Path(__file__).parent
 _CSS: Final = Markup((_HERE / "static" / "share.css").read_text("utf-8"))  # noqa: S704 # our own file
 _JS: Final = Markup((_HERE / "static" / "share.js").read_text("utf-8"))  # noqa: S704 # our own file
@@ -30,7 +31,12 @@ _TEMPLATES: Final = jinja2.Environment(
 
 #: Of all that the pages are made from: with another version of it, they are others.
 LOOKS: Final = blake2b(
-    b"".join(path.read_bytes() for path in sorted(_HERE.glob("*/*.*"))), digest_size=8
+    b"".join(
+        path.read_bytes()
+        for folder in ("static", "templates")
+        for path in sorted((_HERE / folder).iterdir())
+    ),
+    digest_size=8,
 ).hexdigest()
 
 #: Of a page by `error_page()`, which has a style and nothing else.
@@ -62,12 +68,13 @@ def rendered(template: str, nonce: str, **told: Any) -> Iterator[bytes]:
     parts: list[str] = []
     size = 0
     for part in made:
-        parts.append(part)
-        size += len(part)
-        if size > _PIECE_CHARS:
-            yield "".join(parts).encode("utf-8", "replace")
-            parts.clear()
-            size = 0
+        for start in range(0, len(part), _PART_CHARS):  # a README is one part
+            parts.append(part[start : start + _PART_CHARS])
+            size += len(parts[-1])
+            if size > _PIECE_CHARS:
+                yield "".join(parts).encode("utf-8", "replace")
+                parts.clear()
+                size = 0
     yield "".join(parts).encode("utf-8", "replace")
 
 
