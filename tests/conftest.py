@@ -19,6 +19,7 @@ LONGEST = (
     "test_raw.py",
     "test_privileged.py",
     "test_daemon.py",
+    "test_share_browser.py",
     "test_pools.py",
     "test_options.py",
     "test_http_ends.py",
