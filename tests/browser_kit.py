@@ -10,13 +10,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-DESKTOP = {"viewport": {"width": 1280, "height": 800}}
-PHONE = {
-    "viewport": {"width": 390, "height": 844},
-    "has_touch": True,
-    "is_mobile": True,
-    "device_scale_factor": 2,
-}
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
 
 
 @contextlib.contextmanager
@@ -45,7 +40,7 @@ class Visit:
         self.documents: list[str] = []
         self.asked: list[str] = []
         self.missing: set[str] = set()
-        self.context = opened.new_context(**(DESKTOP | options))
+        self.context = opened.new_context(**({"viewport": DESKTOP} | options))
         self.context.set_default_timeout(DEADLINE_S * 1000)
         self.page = self.context.new_page()
         self.page.on("console", self._hear)

@@ -28,6 +28,8 @@ _TEMPLATES: Final = jinja2.Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
+#: Compiled here, before any fork: it takes longer than a step of the loop may.
+_PAGES: Final = {name: _TEMPLATES.get_template(name) for name in _TEMPLATES.list_templates()}
 
 #: Of all that the pages are made from: with another version of it, they are others.
 LOOKS: Final = blake2b(
@@ -64,7 +66,7 @@ def new_nonce() -> str:
 
 def rendered(template: str, nonce: str, **told: Any) -> Iterator[bytes]:
     """Make a page, a piece at a time."""
-    made = _TEMPLATES.get_template(template).generate(nonce=nonce, css=_CSS, script=_JS, **told)
+    made = _PAGES[template].generate(nonce=nonce, css=_CSS, script=_JS, **told)
     parts: list[str] = []
     size = 0
     for part in made:
@@ -83,6 +85,6 @@ def error_page(status: int, title: str, text: str, home: str = "/") -> bytes:
 
     Its policy is ERROR_POLICY.
     """
-    template = _TEMPLATES.get_template("error.html")
-    page = template.render(status=int(status), title=title, text=text, home=home, css=_CSS)
+    told = {"status": int(status), "title": title, "text": text, "home": home}
+    page = _PAGES["error.html"].render(told, css=_CSS)
     return page.encode("utf-8", "replace")
