@@ -11,26 +11,30 @@ FLOORS = {
     0: "amounts columns cpus errors files http.cgi.output http.cgi.process http.conditions "
     "http.file_wrapper http.forwarded http.grammar http.handler http.outbox http.proxy "
     "http.ranges http.scope log loop policy programs qr reload.image reports scoreboard "
-    "service.unittext share.etags share.hosts share.looks share.names share.openat2 "
-    "share.query share.render share.types shortage signals streams titles",
+    "service.unittext share.archive.arcnames share.etags share.hosts share.looks "
+    "share.names share.openat2 share.query share.render share.types shortage signals "
+    "streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
     "fleet http.cgi.words http.codings http.filecache http.folder http.response "
     "http.short http.wire life logs.records pidfile privileges service.files "
-    "share.cachedir share.errors share.trail share.ways sockets system systemd visitors",
+    "share.archive.identity share.cachedir share.errors share.trail share.ways sockets "
+    "system systemd visitors",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table hands http.access http.cgi.scripts "
     "http.chunked http.client http.heads http.kept http.lenient http.limits http.pool "
-    "http.spool listeners logs.files logs.sinks outfit queues roles share.content "
-    "share.jail",
+    "http.spool listeners logs.files logs.sinks outfit queues roles share.archive.crcfile "
+    "share.archive.plan share.content share.jail",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
     "control.top figures http.body http.byteranges http.door http.plans logs.events "
-    "logs.relay reload.handover service.shares share.readme",
+    "logs.relay reload.handover service.shares share.archive.crcs share.archive.tar "
+    "share.archive.walk share.archive.zip share.readme",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
     "config.sources http.exchange http.lazy http.representation http.visit logs.keeper "
-    "reload.holding reload.rehearsal share.listing worker",
+    "reload.holding reload.rehearsal share.archive.stream share.listing worker",
     5: "config.reference config.texts config.values http.census http.cgi.environ "
     "http.cgi.feed http.cgi.sender http.connection http.downloads http.environ http.hooks "
-    "offices pool share.compression share.feeds share.request share.sending share.view",
+    "offices pool share.archive.archives share.compression share.feeds share.request "
+    "share.sending share.view",
     6: "config.reader config.show http.cgi.relay http.gateway http.patience master options "
     "share.files share.page share.share",
     7: "config.loader http.cgi.run mixin reload.succession share.folders",
