@@ -14,6 +14,7 @@ from prefork.share.archive.crcs import Crcs
 from prefork.share.archive.plan import Plan
 from prefork.share.jail import Jail
 
+OLD_S = 1_700_000_000
 MTIME_S = 1_600_000_000  # 2020-09-13 12:26:40 UTC
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import hostile
 import pytest
-from archive_kit import archives, bytes_of, remembering, run, tarred, zipped
+from archive_kit import OLD_S, archives, bytes_of, remembering, run, tarred, zipped
 
 from prefork.http.outbox import FilePiece
 from prefork.share.archive.crcfile import CrcFile, Known
@@ -25,7 +25,6 @@ from prefork.share.archive.identity import Identity, identity_of
 from prefork.share.archive.stream import ChangedError
 
 LARGE = 3_000_000
-OLD_S = 1_700_000_000
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
-"""A folder as it is sent: a page for people, or a feed for programs.
+"""A folder as it is sent: a page for people, a feed for programs, or all of it as an archive.
 
 A worker, in a thread. It answers nobody.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prefork.http.representation import Representation
 from prefork.share.feeds import json_of, plain_of
 from prefork.share.jail import MissingError, Opened
+from prefork.share.names import disposition
 from prefork.share.page import page, view_page
 from prefork.share.query import Query
 
@@ -22,8 +24,10 @@ def represent_folder(
 
     json: it is preferred to a page. accepted: the field Accept-Encoding.
 
-    Raises: OSError.
+    Raises: OSError; TooManyError for an archive.
     """
+    if share.has_archives and not asked.words.isdisjoint(("zip", "tar")):
+        return _archive(share, folder, is_zip="zip" in asked.words)
     listing = share.listings.of(folder)
     if "plain" in asked.words:
         made = plain_of(listing, asked)
@@ -44,3 +48,10 @@ def represent_view(share: "Share", target: str, opened: Opened) -> Representatio
         return view_page(listing, opened.parts[-1], Query.read(target), share.look)
     except KeyError:  # gone since, or never listed
         raise MissingError(target) from None
+
+
+def _archive(share: "Share", folder: Opened, *, is_zip: bool) -> Representation:
+    name, archives = folder.parts[-1] if folder.parts else share.name, share.archives
+    made = archives.zip_of(folder, name) if is_zip else archives.tar_of(folder, name)
+    file_name = f"{name}.zip" if is_zip else f"{name}.tar"
+    return replace(made, headers=(*made.headers, ("Content-Disposition", disposition(file_name))))

@@ -21,6 +21,7 @@ from prefork.http.handler import DEFAULT_ERROR_MESSAGE
 from prefork.http.lazy import CONNECTION
 from prefork.http.representation import Answer, Representation, answer
 from prefork.http.wire import Head
+from prefork.share.archive.walk import TooManyError
 from prefork.share.errors import error_of
 from prefork.share.files import NOSNIFF, Served, represent, usual
 from prefork.share.folders import represent_folder, represent_view
@@ -147,6 +148,8 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             self._say_missing(share, fields)
         except ForbiddenError:
             self.send_error(HTTPStatus.FORBIDDEN, None, "The server may not read this.")
+        except TooManyError as error:
+            self.send_error(HTTPStatus.NOT_IMPLEMENTED, None, f"{error}: too many for an archive.")
 
     def _is_welcome(self, share: Share, fields: Mapping[str, str]) -> bool:
         """Tell whether the client calls this server by a name it has (RFC 9110 §7.4); else say so.

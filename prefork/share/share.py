@@ -3,11 +3,15 @@
 A worker, made at the first request; any thread. It answers nobody.
 """
 
+import functools
 import stat
 import threading
 from pathlib import Path
 from typing import Any, Final
 
+from prefork.share.archive.archives import Archives
+from prefork.share.archive.crcs import Crcs
+from prefork.share.cachedir import cache_directory
 from prefork.share.compression import Compression
 from prefork.share.hosts import Hosts
 from prefork.share.jail import Jail, Opened
@@ -34,14 +38,21 @@ class Share:
         self.spa = bool(handler.spa)
         self.trusted = bool(handler.trusted or self.spa)
         self.compression = bool(handler.compression)
-        self.archives = bool(handler.archives)
+        self.has_archives = bool(handler.archives)
+        self._cache = str(handler.cache_directory), int(handler.cache_bytes)
         self.not_found_page = str(handler.not_found_page)
         self.cors_origins: tuple[str, ...] = tuple(handler.cors_origins)
         self.hosts = Hosts(tuple(handler.allowed_hosts))
         self.compressor = Compression()
         self.name = Path(self.directory).resolve().name or "files"
         self.listings = Listings(self.jail)
-        self.look = Look(self.name, self.archives)
+        self.look = Look(self.name, self.has_archives)
+
+    @functools.cached_property
+    def archives(self) -> Archives:
+        """The folders as archives; made for the first who asks, and so is the cache directory."""
+        directory, limit_bytes = self._cache
+        return Archives(self.jail, Crcs(cache_directory(directory), limit_bytes))
 
     @staticmethod
     def is_file(opened: Opened) -> bool:

@@ -154,12 +154,12 @@ class _Walk:
 
     def _add(self, path: bytes, fit_path: bytes | None, status: os.stat_result) -> None:
         if len(self.plan) >= _MOST_ENTRIES:
-            raise TooManyError(f"the folder has more than {_MOST_ENTRIES} files")
+            raise TooManyError(f"This folder has more than {_MOST_ENTRIES} files")
         self.plan.add(path, fit_path, status)
 
     def _leave_out(self, path: bytes, reason: str) -> None:
         if len(self._left_out) >= _MOST_ENTRIES:
-            raise TooManyError(f"the folder has more than {_MOST_ENTRIES} unreadable files")
+            raise TooManyError(f"This folder has more than {_MOST_ENTRIES} unreadable files")
         self._left_out.append(f"{path.decode('utf-8', 'replace')} ({reason})")
 
 

@@ -1,0 +1,188 @@
+"""Archives over the wire: resumed, in pieces, by several workers, and when the folder changes."""
+
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+
+import pytest
+from archive_kit import OLD_S, run
+from harness import Prefork
+from http_rig import Client
+
+SIZE = 6_000_001
+NAMES = ("a.txt", "sub/b.txt", "sub/größer.txt")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("share") / "my files"
+    (root / "sub" / "empty").mkdir(parents=True)
+    for name in NAMES:
+        (root / name).write_text(name * 1000)
+    for number in range(4):
+        data = hashlib.shake_128(bytes([number])).digest(SIZE + number)
+        (root / "sub" / f"{number}.bin").write_bytes(data)
+    for path in root.rglob("*"):
+        os.utime(path, (OLD_S, OLD_S))
+    return root
+
+
+@pytest.fixture(scope="module")
+def daemon(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    options = ("-b", "127.0.0.1", "-w", "2")
+    with Prefork(folder, "0", *options, XDG_CACHE_HOME=str(cache)) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module", params=["zip", "tar"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def url(daemon, kind):
+    return f"{daemon.url}/?{kind}"
+
+
+def ask(daemon, path, *fields, **options):
+    with Client(("127.0.0.1", daemon.port)) as client:
+        return client.ask(path, fields=fields, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(daemon, kind):
+    answer = ask(daemon, f"/?{kind}")
+    assert answer.status == 200
+    return answer
+
+
+def test_an_archive_has_what_the_folder_has_and_is_named_like_it(whole, kind):
+    assert whole.is_whole
+    assert whole["Content-Disposition"] == f'attachment; filename="my files.{kind}"'
+    assert whole["Accept-Ranges"] == "bytes"
+    if kind == "zip":
+        assert whole["Content-Type"] == "application/zip"
+        with zipfile.ZipFile(io.BytesIO(whole.body)) as archive:
+            assert archive.testzip() is None
+            names = archive.namelist()
+            assert archive.read("my files/sub/b.txt") == b"sub/b.txt" * 1000
+    else:
+        assert whole["Content-Type"] == "application/x-tar"
+        with tarfile.open(fileobj=io.BytesIO(whole.body)) as archive:
+            names = [info.name + "/" * info.isdir() for info in archive]
+            assert archive.extractfile("my files/sub/b.txt").read() == b"sub/b.txt" * 1000
+    assert {"my files/", "my files/sub/empty/"} <= set(names)
+    assert {f"my files/{name}" for name in NAMES} <= set(names)
+
+
+def test_head_tells_the_length_and_the_etag_that_get_has(daemon, whole, kind):
+    head = ask(daemon, f"/?{kind}", method="HEAD")
+    assert head["Content-Length"] == str(len(whole.body))
+    assert head["ETag"] == whole["ETag"]
+    assert head["ETag"].startswith('"')
+
+
+def test_an_archive_that_is_there_already_is_not_sent_again(daemon, whole, kind):
+    assert ask(daemon, f"/?{kind}", f"If-None-Match: {whole['ETag']}").status == 304
+
+
+def test_ranges_of_an_archive_are_those_of_the_whole(daemon, whole, kind):
+    body = whole.body
+    for span, part in (
+        ("0-0", body[:1]),
+        ("-22", body[-22:]),
+        ("7000000-7000999", body[7_000_000:7_001_000]),
+        ("5999000-6001000", body[5_999_000:6_001_001]),
+    ):
+        answer = ask(daemon, f"/?{kind}", f"Range: bytes={span}")
+        assert (answer.status, answer.body) == (206, part)
+    several = ask(daemon, f"/?{kind}", "Range: bytes=0-99,13000000-13000099,-100")
+    assert several.status == 206
+    assert several["Content-Type"].startswith("multipart/byteranges")
+    for part in (body[:100], body[13_000_000:13_000_100], body[-100:]):
+        assert part in several.body
+    assert ask(daemon, f"/?{kind}", f"Range: bytes={len(body)}-").status == 416
+
+
+def test_curl_goes_on_where_it_was_broken_off(url, whole, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(whole.body[:9_000_000])
+    said = run("curl", "-sS", "-f", "-C", "-", "-o", path, "-w", "%{http_code}", url)
+    assert said == "206"
+    assert path.read_bytes() == whole.body
+
+
+def test_aria2_takes_an_archive_in_pieces_from_two_workers_that_know_no_sums(
+    folder, whole, kind, tmp_path
+):
+    command = ["aria2c", "-x8", "-s8", "-k1M", "--no-conf=true", "--disable-ipv6=true", "-o", "x"]
+    command += ["--file-allocation=none", "--max-tries=1", "-d", tmp_path]
+    options = ("-b", "127.0.0.1", "-w", "2")
+    with Prefork(folder, "0", *options, XDG_CACHE_HOME=str(tmp_path)) as fresh:
+        run(*command, f"{fresh.url}/?{kind}")
+        fresh.log.wait_for(r'"GET /\?... HTTP/1\.1" 206 .*', count=8)
+    assert (tmp_path / "x").read_bytes() == whole.body
+
+
+@pytest.fixture
+def changing(tmp_path):
+    """A folder with a file of more than both sides' buffers hold, and its server."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "large.bin").touch()
+    os.truncate(root / "large.bin", 40 << 20)
+    options = ("-b", "127.0.0.1", "-w", "1")
+    with Prefork(root, "0", *options, XDG_CACHE_HOME=str(tmp_path)) as daemon:
+        yield root, daemon
+
+
+def test_a_changed_folder_is_another_archive_for_who_goes_on(changing, kind):
+    root, daemon = changing
+    first = ask(daemon, f"/?{kind}", method="HEAD")
+    going_on = ("Range: bytes=40000000-", f"If-Range: {first['ETag']}")
+    assert ask(daemon, f"/?{kind}", *going_on).status == 206
+    (root / "new.txt").write_text("the new one")
+    answer = ask(daemon, f"/?{kind}", *going_on)
+    assert answer.status == 200
+    assert answer["ETag"] != first["ETag"]
+    assert b"the new one" in answer.body
+
+
+def test_a_file_that_changes_on_the_way_breaks_the_connection(changing, kind):
+    root, daemon = changing
+    with Client(("127.0.0.1", daemon.port), receive_bytes=1 << 16) as client:
+        client.request(f"/?{kind}")
+        assert client.sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+        with (root / "large.bin").open("r+b") as file:
+            file.write(b"other")
+        assert len(client.at_end()) < 40 << 20
+    again = ask(daemon, f"/?{kind}")
+    assert again.is_whole
+    assert b"other" in again.body
+
+
+def test_a_folder_below_is_an_archive_of_its_own(daemon, kind):
+    answer = ask(daemon, f"/sub/?{kind}")
+    assert answer["Content-Disposition"] == f'attachment; filename="sub.{kind}"'
+    assert b"my files" not in answer.body
+    assert ask(daemon, f"/sub/nothing/?{kind}").status == 404
+
+
+def test_without_archives_the_query_means_nothing(folder, tmp_path):
+    config = tmp_path / "share.toml"
+    config.write_text(
+        f"""
+[server.share]
+bind = ["127.0.0.1:0"]
+handler = "prefork.share:ShareRequestHandler"
+handler_options = {{ directory = "{folder}", archives = false }}
+"""
+    )
+    with Prefork(config) as daemon:
+        for kind in ("zip", "tar"):
+            answer = ask(daemon, f"/?{kind}", "Accept: text/html")
+            assert answer["Content-Type"] == "text/html; charset=utf-8"
+            assert b"data-archives" not in answer.body
