@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import install
+import share
 from chart import chart
 from load import drive, idle
 from processes import Server, free_port
@@ -44,9 +45,11 @@ class Bench:
         """Put all servers of a workload under load in turns."""
         rows = []
         with ExitStack() as stack:
-            running: list[tuple[Server, list[Row]]] = []
+            running: list[tuple[Server, Workload, list[Row]]] = []
             for peer in workload.peers:
                 own = [Row(peer.name, peer.workers, count) for count in workload.idle]
+                for row in own:
+                    row.beside = "slow" if workload.slow_path else "idle"
                 rows += own
                 try:
                     port = free_port()
@@ -56,17 +59,19 @@ class Bench:
                         self._folder,
                         self._server_cpus,
                     )
-                    stack.enter_context(server).wait_ready(workload)
+                    known = stack.enter_context(server).wait_ready(workload.asked_of(peer))
                 except BenchError as failure:
                     for row in own:
                         row.failure = str(failure)
                 else:
-                    running.append((server, own))
+                    running.append((server, known, own))
+                    for row in own:
+                        row.note = known.note
             for number in range(self._rounds):
                 turn = number % max(1, len(running))  # nobody is always the first
-                for server, own in running[turn:] + running[:turn]:
+                for server, known, own in running[turn:] + running[:turn]:
                     for row in own:
-                        self._add_sample(row, server, workload)
+                        self._add_sample(row, server, known)
         return rows
 
     def _start(self, port: int, peer: Peer, workload: Workload) -> Start:
@@ -86,6 +91,8 @@ class Bench:
             row.lost = max(row.lost, others.wanted - others.kept)
 
     def _sample(self, server: Server, workload: Workload) -> Sample:
+        if workload.before:
+            workload.before()
         before_s = server.cpu_s()
         outcome = drive(workload, server.port, self._seconds, self._client_cpus)
         return Sample(
@@ -95,6 +102,8 @@ class Bench:
             server.cpu_s() - before_s,
             outcome.cpu_s,
             server.memory_mb(),
+            workload.body_length,
+            outcome.ttfb_us,
             outcome.p50_us,
             outcome.p99_us,
         )
@@ -190,7 +199,9 @@ def main() -> int:
         site = Path(name, "site")
         site.mkdir(0o755)
         bench = Bench(Path(name), site, options.seconds, options.rounds)
-        for workload in chosen(all_workloads(site), options):
+        for workload in chosen([*all_workloads(site), *share.workloads(site)], options):
+            if workload.make:
+                workload.make()
             print(f"\n{workload.name}: {workload.title}; {workload.connections} connections")
             rows = bench.measure(workload)
             print(table(rows), flush=True)

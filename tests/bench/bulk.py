@@ -1,10 +1,11 @@
-"""A load generator for long answers: `bulk.py PORT SECONDS CONNECTIONS BODY_BYTES`.
+"""A load generator for long answers: `bulk.py PORT SECONDS CONNECTIONS BODY_BYTES SLACK_BYTES`.
 
-A process of its own: the request as one line of base64 on stdin, the outcome as JSON on stdout.
+A process of its own: the requests as lines of base64 on stdin, which the connections have in
+turns, and the outcome as JSON on stdout. Each answer has BODY_BYTES, or SLACK_BYTES more or less.
 It counts the bytes of a body in the kernel and copies none (MSG_TRUNC, tcp(7)): wrk needs three
 times the processor time that nginx does, and would be what is measured. The body may end by
 Content-Length, by its last chunk, or with the connection. The answers under way at the end are
-waited for.
+waited for: in 0 seconds, one for each connection.
 """
 
 import base64
@@ -13,6 +14,7 @@ import re
 import selectors
 import signal
 import socket
+import statistics
 import sys
 import time
 
@@ -27,11 +29,12 @@ class Download:
 
     left: bytes to come before something must be read again; None: until the connection ends.
     taken: bytes of the body that have come. chunk: bytes of framing in a chunked body; None: it
-    is none.
+    is none. asked_s, first_s: when it was asked for, and when its first byte came.
     """
 
-    def __init__(self, port: int, request: bytes, body_bytes: int):
-        self._port, self._request, self._body_bytes = port, request, body_bytes
+    def __init__(self, port: int, request: bytes, body_bytes: int, slack_bytes: int):
+        self._port, self._request = port, request
+        self._body_bytes, self._slack_bytes = body_bytes, slack_bytes
         self._connect()
 
     def fileno(self) -> int:
@@ -45,6 +48,8 @@ class Download:
         self._chunk: bytes | None = None
         self._left: int | None = 0
         self._taken = 0
+        self.first_s: float | None = None
+        self.asked_s = time.monotonic()
         self._socket.sendall(self._request)
 
     def close(self) -> None:
@@ -68,7 +73,7 @@ class Download:
                 ended = self._left == 0 and self._chunk is None
             if self._chunk is None:
                 self._taken += more
-        if ended and self._taken != self._body_bytes:
+        if ended and abs(self._taken - self._body_bytes) > self._slack_bytes:
             raise ConnectionError(f"a body of {self._taken} bytes")
         return ended
 
@@ -83,12 +88,13 @@ class Download:
 
     def _read_head(self) -> bool:
         self._head += self._receive(HEAD_BYTES)
+        self.first_s = self.first_s or time.monotonic()
         head, end, body = self._head.partition(b"\r\n\r\n")
         if not end:
             return False
         self._head = None
         fields = head.lower() + b"\r\n"
-        if fields.split()[1] != b"200":
+        if fields.split()[1] not in (b"200", b"206"):
             raise ConnectionError(head)
         self._last = b"\r\nconnection: close\r\n" in fields or fields.startswith(b"http/1.0")
         if b"\r\ntransfer-encoding: chunked\r\n" in fields:
@@ -117,29 +123,42 @@ class Download:
                 return False
 
 
-def drive(port: int, seconds: int, connections: int, body_bytes: int, request: bytes) -> dict:
-    requests = 0
+def drive(numbers: list[int], requests: list[bytes]) -> dict:
+    port, seconds, connections, *sizes = numbers
+    took_s, waited_s = [], []
     with selectors.DefaultSelector() as selector:
         began_s = time.monotonic()
-        for _ in range(connections):
-            download = Download(port, request, body_bytes)
+        for number in range(connections):
+            download = Download(port, requests[number % len(requests)], *sizes)
             download.ask()
             selector.register(download, selectors.EVENT_READ)
         while selector.get_map():
             for key, _ in selector.select():
-                if key.fileobj.has_ended():
-                    requests += 1
-                    selector.unregister(key.fileobj)
-                    if time.monotonic() < began_s + seconds:
-                        key.fileobj.ask()  # perhaps by another connection
-                        selector.register(key.fileobj, selectors.EVENT_READ)
-                    else:
-                        key.fileobj.close()  # some servers wait for that
-    return {"requests": requests, "errors": 0, "seconds": time.monotonic() - began_s}
+                download = key.fileobj
+                if not download.has_ended():
+                    continue
+                now_s = time.monotonic()
+                took_s.append(now_s - download.asked_s)
+                waited_s.append(download.first_s - download.asked_s)
+                selector.unregister(download)
+                if now_s < began_s + seconds:
+                    download.ask()  # perhaps by another connection
+                    selector.register(download, selectors.EVENT_READ)
+                else:
+                    download.close()  # some servers wait for that
+    took_s.sort()
+    return {
+        "requests": len(took_s),
+        "errors": 0,
+        "seconds": time.monotonic() - began_s,
+        "ttfb_us": round(statistics.median(waited_s) * 1e6),
+        "p50_us": round(statistics.median(took_s) * 1e6),
+        "p99_us": round(took_s[len(took_s) * 99 // 100] * 1e6),
+    }
 
 
 if __name__ == "__main__":
-    port, seconds, connections, body_bytes = map(int, sys.argv[1:])
-    signal.alarm(seconds + GRACE_S)  # its default action ends this process
-    request = base64.b64decode(sys.stdin.readline())
-    print(json.dumps(drive(port, seconds, connections, body_bytes, request)))
+    numbers = list(map(int, sys.argv[1:]))
+    signal.alarm(numbers[1] + GRACE_S)  # its default action ends this process
+    requests = [base64.b64decode(line) for line in sys.stdin]
+    print(json.dumps(drive(numbers, requests)))

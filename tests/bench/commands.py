@@ -1,8 +1,10 @@
 """Who is measured: the command line of each server, and its name in the tables."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from start import HERE, BenchError, Peer, Start, module, require
 
 THREADS = str(peers.THREADS)
 #: The last two: to build bjoern, uWSGI and the CGI script.
-DEBIAN_PACKAGES = ("wrk", "nginx", "apache2-bin", "lighttpd", "gcc", "libev-dev")
+DEBIAN_PACKAGES = ("wrk", "nginx", "apache2-bin", "lighttpd", "caddy", "gcc", "libev-dev")
+NPM_PACKAGES = ("http-server", "serve")
 
 
 # -- prefork -------------------------------------------------------------------
@@ -23,8 +26,8 @@ def prefork(*words: str, start: Start) -> list[str]:
     return [*command, "-w", str(start.workers), *["--quiet"] * (not start.log)]
 
 
-def folder(start: Start) -> list[str]:
-    return prefork(str(start.site), start=start)
+def files(handler: str) -> Callable[[Start], list[str]]:
+    return lambda start: prefork(handler, "-d", str(start.site), start=start)
 
 
 def cgi(start: Start) -> list[str]:
@@ -118,6 +121,43 @@ def uvicorn(start: Start) -> list[str]:
     return [*words, "--access-log" if start.log else "--no-access-log", f"wsgi:{start.app}"]
 
 
+def wsgidav(start: Start) -> list[str]:
+    """It wants to be told who may write; here, as everywhere, nobody does."""
+    require("cheroot")  # the server that it brings up
+    words = [*module("wsgidav.server.server_cli"), "--host", "127.0.0.1", "--quiet"]
+    return [*words, "--port", str(start.port), "--root", str(start.site), "--auth", "anonymous"]
+
+
+def copyparty(start: Start) -> list[str]:
+    words = [*module("copyparty"), "-q", "-i", "127.0.0.1", "-p", str(start.port)]
+    return [*words, "-v", f"{start.site}::r"]
+
+
+# -- the others, in Go and JavaScript -------------------------------------------
+
+
+def caddy(start: Start) -> list[str]:
+    words = [_program("caddy", "apt-get install caddy"), "file-server", "--browse"]
+    return [*words, "--root", str(start.site), "--listen", f"127.0.0.1:{start.port}"]
+
+
+def http_server(start: Start) -> list[str]:
+    program = _program("http-server", "npm install -g http-server")
+    return [program, str(start.site), "-a", "127.0.0.1", "-p", str(start.port), "--silent"]
+
+
+def serve(start: Start) -> list[str]:
+    words = [_program("serve", "npm install -g serve"), "-l", f"tcp://127.0.0.1:{start.port}"]
+    return [*words, "--no-request-logging", "--no-clipboard", str(start.site)]
+
+
+def _program(name: str, how: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise BenchError(f"not installed ({how})")
+    return found
+
+
 def _ours(name: str, program: str, workers: int = 1) -> Peer:
     return Peer(name, partial(python, program), workers)
 
@@ -129,7 +169,8 @@ HELLO_4_WORKERS = _ours("prefork, 4 workers", "hello", 4)
 HELLO_THREADS = _ours("prefork, 4 threads", "hello-threads")
 ADOPTED = _ours("prefork, stdlib's handler", "adopted")
 ADOPTED_THREADS = _ours("prefork, stdlib's handler, 4 threads", "adopted-threads")
-FILES = Peer("prefork DIR", folder)
+SHARE = Peer("prefork, share", files("prefork.share:ShareRequestHandler"))
+SIMPLE = Peer("prefork, SimpleHTTPRequestHandler", files("prefork.http:SimpleHTTPRequestHandler"))
 NGINX = Peer("nginx", webservers.nginx)
 THREADING = _ours("ThreadingHTTPServer", "stdlib-threading")
 FORKING = _ours("ForkingMixIn, HTTPServer", "stdlib-forking")
@@ -155,6 +196,17 @@ CGI_SERVICE = Peer("prefork, a service", cgi_service)
 APACHE = Peer("Apache, mod_cgi", webservers.apache)
 LIGHTTPD = Peer("lighttpd, mod_cgi", webservers.lighttpd)
 STDLIB_CGI = _ours("ThreadingHTTPServer, CGI", "stdlib-cgi")
+
+SHARE_JSON = replace(SHARE, name="prefork, share, ?json", path="{}?json")
+SHARE_ZIP = replace(SHARE, path="{}?zip")
+NGINX_JSON = replace(NGINX, name="nginx, JSON", path="/json{}")
+CADDY = Peer("Caddy", caddy)
+CADDY_JSON = replace(CADDY, name="Caddy, JSON", headers={"Accept": "application/json"})
+COPYPARTY = Peer("copyparty", copyparty)
+COPYPARTY_ZIP = replace(COPYPARTY, path="{}?zip")
+WSGIDAV = Peer("WsgiDAV", wsgidav)
+HTTP_SERVER = Peer("http-server, of npm", http_server)
+SERVE = Peer("serve, of npm", serve)
 
 ECHO = (
     _ours("PreforkMixIn, TCPServer", "echo-preforkmixin"),

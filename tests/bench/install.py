@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tomllib
 
-from commands import DEBIAN_PACKAGES
+from commands import DEBIAN_PACKAGES, NPM_PACKAGES
 from start import ROOT, daemon
 
 
@@ -23,16 +23,22 @@ def packages() -> list[str]:
 
 def webserver_versions() -> dict[str, str]:
     found = {}
-    for names in (("nginx",), ("apache2", "httpd"), ("lighttpd",)):
+    for names, word in (
+        (("nginx",), "-v"),
+        (("apache2", "httpd"), "-v"),
+        (("lighttpd",), "-v"),
+        (("caddy",), "version"),
+        *(((name,), "--version") for name in NPM_PACKAGES),
+    ):
         program = daemon(*names)
-        said = _said_of_itself(program) if program else ""
-        version = re.search(r"/([\d.]+)", said)
-        found[names[0]] = version[1] if version else "missing"
+        said = _said_of_itself(program, word) if program else ""
+        version = re.search(r"\d+\.[\d.]+", said)
+        found[names[0]] = version[0] if version else "missing"
     return found
 
 
-def _said_of_itself(program: str) -> str:
-    done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
+def _said_of_itself(program: str, word: str) -> str:
+    done = subprocess.run([program, word], capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -43,5 +49,7 @@ def install() -> None:
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "-qq", "update"], check=False)
         subprocess.run(command, env=quiet, stdin=subprocess.DEVNULL, check=False)
+    if shutil.which("npm"):
+        subprocess.run(["npm", "install", "-g", *NPM_PACKAGES], check=False)
     for requirement in requirements():  # one by one: what does not build holds up nothing else
         subprocess.run([sys.executable, "-m", "pip", "-q", "install", requirement], check=False)

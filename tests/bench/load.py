@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import peers
 from processes import on_cpus
@@ -16,6 +16,8 @@ from start import HERE, BenchError
 from workloads import Transport, Workload
 
 BULK_BYTES = 1_000_000  # of an answer: longer ones are bulk.py's
+SLACK = 1000  # such a part of a list may come and go: how much room there is, and the like
+SLOW_BYTES_PER_S = 100_000
 GRACE_S = 15.0
 #: wrk waits so long for an answer, then counts an error: longer than the slowest peer takes.
 ANSWER_S = 10
@@ -30,6 +32,7 @@ class Outcome:
     seconds: float
     cpu_s: float
     size_bytes: int | None = None
+    ttfb_us: int | None = None
     p50_us: int | None = None
     p99_us: int | None = None
 
@@ -63,7 +66,7 @@ def drive(workload: Workload, port: int, seconds: int, cpus: Collection[int]) ->
     if not outcome.requests:
         raise BenchError(f"answered nothing ({outcome.errors} errors)")
     if outcome.size_bytes is not None:
-        short = outcome.requests * len(workload.answer) - outcome.size_bytes
+        short = outcome.requests * workload.body_length - outcome.size_bytes
         if short > 0:
             raise BenchError(f"{short} bytes are missing in {outcome.requests} answers")
     return outcome
@@ -73,8 +76,10 @@ def _command(workload: Workload, port: int, seconds: int) -> list[str]:
     words = [str(number) for number in (port, seconds, workload.connections)]
     if workload.transport is not Transport.HTTP:
         return [sys.executable, str(HERE / "client.py"), *words, workload.transport.value]
-    if len(workload.answer) > BULK_BYTES:
-        return [sys.executable, str(HERE / "bulk.py"), *words, str(len(workload.answer))]
+    if workload.answer is None or workload.body_length > BULK_BYTES:
+        words[1] = "0" if workload.before else words[1]
+        sizes = (workload.body_length, workload.body_length // SLACK if workload.entries else 0)
+        return [sys.executable, str(HERE / "bulk.py"), *words, *map(str, sizes)]
     if not shutil.which("wrk"):
         raise BenchError("wrk is not installed (apt-get install wrk)")
     command = ["wrk", "-t1", f"-c{workload.connections}", f"-d{seconds}s", f"--timeout={ANSWER_S}s"]
@@ -86,13 +91,18 @@ def _command(workload: Workload, port: int, seconds: int) -> list[str]:
 
 def _lines(workload: Workload) -> str:
     # What is sent, and how the answer must end: for our own clients, wrk reads nothing.
-    end = workload.answer[-len(peers.LINE) :]
-    return "".join(base64.b64encode(part).decode() + "\n" for part in (workload.request, end))
+    if workload.answer is None:
+        return _coded(*workload.requests)
+    return _coded(workload.request, workload.answer[-len(peers.LINE) :])
+
+
+def _coded(*parts: bytes) -> str:
+    return "".join(base64.b64encode(part).decode() + "\n" for part in parts)
 
 
 @dataclass
 class Idle:
-    """Connections held open beside the load; kept: of these were open at the end."""
+    """Connections beside the load; kept: of these were open, or had their rate, at the end."""
 
     wanted: int
     kept: int = 0
@@ -100,12 +110,16 @@ class Idle:
 
 @contextlib.contextmanager
 def idle(workload: Workload, port: int, count: int, cpus: Collection[int]) -> Iterator[Idle]:
-    """Hold so many idle connections while the block runs."""
+    """Hold so many connections, idle or slow, while the block runs."""
     connections = Idle(count)
     if not count:
         yield connections
         return
     command = [sys.executable, str(HERE / "idle.py"), str(port), str(count)]
+    lines = _lines(workload)
+    if workload.slow_path:
+        command = [sys.executable, str(HERE / "slow.py"), *command[2:], str(SLOW_BYTES_PER_S)]
+        lines = _coded(replace(workload, path=workload.slow_path).request)
     with (
         on_cpus(cpus),
         subprocess.Popen(
@@ -116,7 +130,7 @@ def idle(workload: Workload, port: int, count: int, cpus: Collection[int]) -> It
         ) as process,
     ):
         try:
-            process.stdin.write(_lines(workload))
+            process.stdin.write(lines)
             process.stdin.flush()
             process.stdout.readline()  # they are open
             yield connections

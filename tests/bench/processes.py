@@ -1,7 +1,6 @@
 """A server as a tree of processes: its start, its end, its processor time and its memory."""
 
 import contextlib
-import http.client
 import os
 import re
 import select
@@ -13,15 +12,16 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+from answers import check
 from start import HERE, BenchError
 from workloads import Transport, Workload
 
 START_S = 10.0
 STOP_S = 5.0
-REPLY_S = 5.0
 POLL_S = 0.02
 PORTS = range(18000, 19000)
 WARM_UP = 20  # requests
+WARM_UP_S = 1.0
 BIG_BYTES = 1_000_000  # one request for such an answer warms up enough
 CPUCLOCK_SCHED = 2  # of a process's clock, clock_getcpuclockid(3): Linux's posix-timers.h
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -69,17 +69,20 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)  # before wait(), which gives the PID away
         self._process.wait()
 
-    def wait_ready(self, workload: Workload) -> None:
-        """Return once the server listens and has answered right."""
+    def wait_ready(self, workload: Workload) -> Workload:
+        """Return once the server listens and has answered right, with what it has told."""
         limit_s = time.monotonic() + START_S
         is_datagram = workload.transport is Transport.UDP
         while not (self._answers() if is_datagram else self._is_listening()):
             if self._has_ended() or time.monotonic() > limit_s:
                 raise BenchError(f"did not start: {self._last_words()}")
             select.select([self._pidfd], [], [], POLL_S)  # until it listens, or ends
-        warm_up = WARM_UP if len(workload.answer) < BIG_BYTES else 1
-        for _ in range(warm_up):
-            check(self.port, workload)
+        known = check(self.port, workload)
+        limit_s = time.monotonic() + WARM_UP_S
+        for _ in range(WARM_UP if known.body_length < BIG_BYTES else 0):
+            if time.monotonic() < limit_s:
+                check(self.port, workload)
+        return known
 
     def cpu_s(self) -> float:
         """Return the processor time of the tree since its start, its dead included.
@@ -151,40 +154,3 @@ def free_port() -> int:
             datagram.bind(("127.0.0.1", port))
             return port
     raise BenchError(f"no port is free from {PORTS[0]} to {PORTS[-1]}")
-
-
-def check(port: int, workload: Workload) -> None:
-    """Raise BenchError unless the server's answer is the right one."""
-    try:
-        reply = _ask(port, workload)
-    except (OSError, http.client.HTTPException) as error:
-        raise BenchError(f"no answer: {error!r}") from None
-    if reply != workload.answer:
-        raise BenchError(f"wrong answer, {len(reply)} bytes: {reply[:200]!r}")
-
-
-def _ask(port: int, workload: Workload) -> bytes:
-    if workload.transport is not Transport.HTTP:
-        return _ask_raw(port, workload)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REPLY_S)
-    with contextlib.closing(connection):
-        body = b"x" * workload.body_bytes
-        connection.request("POST" if body else "GET", workload.path, body, workload.headers)
-        response = connection.getresponse()
-        body = response.read()  # raises IncompleteRead if it is shorter than was said
-        if response.status != http.client.OK:
-            raise BenchError(f"status {response.status}: {body[:200]!r}")
-        return body
-
-
-def _ask_raw(port: int, workload: Workload) -> bytes:
-    is_datagram = workload.transport is Transport.UDP
-    with socket.socket(type=socket.SOCK_DGRAM if is_datagram else socket.SOCK_STREAM) as client:
-        client.settimeout(REPLY_S)
-        client.connect(("127.0.0.1", port))
-        client.sendall(workload.request)
-        if is_datagram:
-            return client.recv(65536)
-        if workload.transport is Transport.KEPT:
-            client.shutdown(socket.SHUT_WR)  # else no end would come
-        return b"".join(iter(lambda: client.recv(65536), b""))

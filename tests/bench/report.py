@@ -11,6 +11,8 @@ HEADINGS = (
     "x",
     "CPU us/req",
     "x",
+    "MB/s",
+    "first ms",
     "p50 ms",
     "p99 ms",
     "MB",
@@ -18,10 +20,11 @@ HEADINGS = (
     "client",
     "errors",
 )
+LONG_BYTES = 100_000  # of a body: below, the requests are what takes time
 EXPLANATION = """\
-x: how many times better the first line is. MB: memory of all its processes (PSS), under load.
-server, client: how much of a processor each side used; the one near 100% sets req/s (if none is,
-somebody waited, or other programs took part)."""
+x: how many times better the first line is. first: until the first byte. MB: memory of all its
+processes (PSS), under load. server, client: how much of a processor each side used; the one near
+100% sets req/s (if none is, somebody waited, or other programs took part)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Sample:
     cpu_s: float
     client_cpu_s: float
     memory_mb: float
+    body_bytes: int
+    ttfb_us: int | None
     p50_us: int | None
     p99_us: int | None
 
@@ -46,6 +51,11 @@ class Sample:
         return self.cpu_s / self.requests * 1e6
 
     @property
+    def mb_s(self) -> float | None:
+        """Return how many megabytes of bodies came in a second, where bodies are long."""
+        return self.rate * self.body_bytes / 1e6 if self.body_bytes >= LONG_BYTES else None
+
+    @property
     def server(self) -> float:
         """Return how many processors the server kept busy."""
         return self.cpu_s / self.seconds
@@ -56,26 +66,39 @@ class Sample:
         return self.client_cpu_s / self.seconds
 
 
-FIGURES = ("rate", "cost_us", "p50_us", "p99_us", "memory_mb", "server", "client")
+FIGURES = (
+    "rate",
+    "cost_us",
+    "mb_s",
+    "ttfb_us",
+    "p50_us",
+    "p99_us",
+    "memory_mb",
+    "server",
+    "client",
+)
 
 
 @dataclass
 class Row:
     """One server's samples; failure: why there are no more of them.
 
-    idle: connections open beside; lost: the most of them that the server did not keep.
+    idle: connections open beside, or `beside` says what they do; lost: the most of them that the
+    server did not keep. note: what its first answer told.
     """
 
     name: str
     workers: int = 1
     idle: int = 0
+    beside: str = "idle"
+    note: str = ""
     lost: int = 0
     samples: list[Sample] = field(default_factory=list)
     failure: str | None = None
 
     @property
     def title(self) -> str:
-        return f"{self.name} beside {self.idle:,} idle" if self.idle else self.name
+        return f"{self.name} beside {self.idle:,} {self.beside}" if self.idle else self.name
 
     def median(self, what: str) -> float | None:
         values = [getattr(sample, what) for sample in self.samples]
@@ -86,6 +109,8 @@ class Row:
             "name": self.name,
             "workers": self.workers,
             "idle": self.idle,
+            "beside": self.beside,
+            "note": self.note,
             "lost": self.lost,
             "failure": self.failure,
             "median": {what: self.median(what) for what in FIGURES} if self.samples else None,
@@ -108,6 +133,8 @@ def as_json(workload: Workload, rows: list[Row]) -> dict:
 def table(rows: list[Row]) -> str:
     """Return a table of medians, with ratios to the first row."""
     lines = [HEADINGS, *(_line(row, rows[0]) for row in rows)]
+    told = [at for at in range(len(HEADINGS)) if at == 0 or any(line[at] for line in lines[1:])]
+    lines = [tuple(line[at] for at in told) for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for row, line in zip([None, *rows], lines, strict=True):
@@ -120,8 +147,10 @@ def table(rows: list[Row]) -> str:
 
 def _notes(row: Row, rows: list[Row]) -> list[str]:
     notes = [f"MISSING: {row.failure}"] if row.failure else []
+    if row.note and not row.idle:
+        notes.append(row.note)
     if row.lost:
-        notes.append(f"did not keep {row.lost:,} of the idle connections")
+        notes.append(f"did not keep {row.lost:,} of those")
     alone = next(other for other in rows if other.name == row.name)
     if row.idle and row.samples and alone.samples:
         more_mb = row.median("memory_mb") - alone.median("memory_mb")
@@ -150,6 +179,8 @@ def _line(row: Row, first: Row) -> tuple[str, ...]:
         times(first.median("rate"), row.median("rate")),
         text("cost_us", ",.1f"),
         times(row.median("cost_us"), first.median("cost_us")),
+        text("mb_s", ",.0f"),
+        text("ttfb_us", ",.2f", 1000),
         text("p50_us", ".2f", 1000),
         text("p99_us", ".2f", 1000),
         text("memory_mb", ".1f"),

@@ -4,8 +4,8 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).parent  # where all are started: the applications are importable
@@ -30,11 +30,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Peer:
-    """A server; program: makes its command line, or raises BenchError if it is not installed."""
+    """A server; program: makes its command line, or raises BenchError if it is not installed.
+
+    path: what it calls the path of a workload. headers: what it is asked with beside the usual.
+    """
 
     name: str
     program: Callable[[Start], list[str]]
     workers: int = 1
+    path: str = "{}"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def require(name: str) -> None:

@@ -34,8 +34,9 @@ http {{
   open_file_cache max=1000 inactive=60s; open_file_cache_valid 1s;
   types {{ text/plain txt; }}
   server {{
-    listen 127.0.0.1:{start.port}; root {start.site};
+    listen 127.0.0.1:{start.port}; root {start.site}; autoindex on;
     location = / {{ default_type text/plain; return 200 "Hello, world!\\n"; }}
+    location /json/ {{ alias {start.site}/; autoindex_format json; }}
   }}
 }}
 """)

@@ -3,9 +3,11 @@
 import importlib.util
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
 import commands as run
 import peers
@@ -20,7 +22,7 @@ RAW_CLIENTS = 16
 CGI_CONNECTIONS = 8
 BODY_BYTES = 1_000_000
 SIZES = {"1k": 1_000, "100k": 100_000, "100m": 100_000_000}
-GROUPS = ("http", "files", "wsgi", "cgi", "raw")
+GROUPS = ("http", "files", "share", "wsgi", "cgi", "raw")
 
 #: What a browser sends with a GET; wrk and http.client add Host, the eighth.
 HEADERS = {
@@ -36,7 +38,9 @@ HEADERS = {
 WSGI_PEERS = (run.BJOERN, run.GRANIAN, run.UWSGI, run.WAITRESS, run.GTHREAD, run.GUNICORN)
 WSGI = (run.WSGI, *WSGI_PEERS, run.UVICORN)
 STDLIB = (run.THREADING, run.FORKING)
-FILES = (run.FILES, run.NGINX, run.STDLIB_FILES)
+FILES = (run.SHARE, run.SIMPLE, run.NGINX, run.STDLIB_FILES)
+#: The number in the name of an entry that is listed.
+ENTRY = rb"(\d{6})\.(?:pdf|jpg|flac|txt)"
 #: Where there is no C compiler to make a program of `hello.c`, which costs the least.
 _SCRIPT = r"""#!/bin/sh
 printf 'Content-Type: text/plain\r\nContent-Length: 14\r\n\r\nHello, world!\n'
@@ -56,10 +60,18 @@ class Transport(Enum):
 class Workload:
     """One request to each of some servers, the first of which the others are compared with.
 
-    answer: the body that must come. connections: under way at a time. body_bytes: of a POST;
-    0: it is a GET. idle: how many connections stay open beside, one run for each number.
-    varied: each request is for another path. app: which of `wsgi.py`. requires: packages without
-    which there is nothing to serve. What is not HTTP is `peers.LINE` and its echo.
+    answer: the body that must come; None: each server has its own. connections: under way at a
+    time. body_bytes: of a POST; 0: it is a GET. idle: how many connections stay open beside, one
+    run for each number; slow_path: what these read meanwhile, slowly. varied: each request is for
+    another path. app: which of `wsgi.py`. requires: packages without which there is nothing to
+    serve. What is not HTTP is `peers.LINE` and its echo.
+
+    Of shares: make: makes its files, once it is known that they are needed. file: what the path
+    leads to. entries: of a list. least_bytes: of an answer that is
+    the server's own. is_conditional: with the validators of the first answer, for 304. ranges: one
+    for each connection. before: called before each sample, of one request for each connection.
+    also: fields beside HEADERS, or None instead of one of them. length, note: what the first
+    answer has told.
     """
 
     name: str
@@ -77,10 +89,27 @@ class Workload:
     app: str = "app"
     requires: tuple[str, ...] = ()
     group: str = "http"
+    slow_path: str = ""
+    make: Callable[[], None] | None = None
+    file: Path | None = None
+    entries: int = 0
+    least_bytes: int = 0
+    is_conditional: bool = False
+    ranges: tuple[str, ...] = ()
+    before: Callable[[], None] | None = None
+    also: Mapping[str, str | None] = field(default_factory=dict)
+    length: int = 0
+    note: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
-        return HEADERS if self.keep_alive else HEADERS | {"Connection": "close"}
+        usual = HEADERS if self.keep_alive else HEADERS | {"Connection": "close"}
+        return {name: value for name, value in {**usual, **self.also}.items() if value is not None}
+
+    @property
+    def body_length(self) -> int:
+        """Return the length of an answer's body."""
+        return self.length if self.answer is None else len(self.answer)
 
     @property
     def request(self) -> bytes:
@@ -90,6 +119,21 @@ class Workload:
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return f"GET {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
 
+    @property
+    def requests(self) -> list[bytes]:
+        """Return the request, or one for each range."""
+        if not self.ranges:
+            return [self.request]
+        return [self.asking({"Range": span}).request for span in self.ranges]
+
+    def asking(self, fields: Mapping[str, str | None]) -> Self:
+        """Return it with other fields in its requests."""
+        return replace(self, also={**self.also, **fields})
+
+    def asked_of(self, peer: Peer) -> Self:
+        """Return it as this peer is asked."""
+        return replace(self.asking(peer.headers), path=peer.path.format(self.path))
+
 
 def all_workloads(site: Path) -> list[Workload]:
     """Return them, by group; the site gets their files."""
@@ -97,16 +141,21 @@ def all_workloads(site: Path) -> list[Workload]:
     return [*_hello(), *_others(), *files, *_wsgi(), _cgi(site), *_raw()]
 
 
+def no_text(size_bytes: int) -> bytes:
+    """Return the content of a file that nobody will compress."""
+    return (bytes(range(256)) * (size_bytes // 256 + 1))[:size_bytes]
+
+
 def _static(site: Path, name: str) -> Workload:
-    text = b"x" * SIZES[name]
-    (site / f"{name}.txt").write_bytes(text)
+    data = no_text(SIZES[name])
+    (site / f"{name}.bin").write_bytes(data)
     return Workload(
         f"static-{name}",
-        f"a file of {len(text):,} bytes",
+        f"a file of {len(data):,} bytes",
         FILES,
-        text,
-        f"/{name}.txt",
-        BIG_CONNECTIONS if len(text) > 1e6 else CONNECTIONS,
+        data,
+        f"/{name}.bin",
+        BIG_CONNECTIONS if len(data) > 1e6 else CONNECTIONS,
         group="files",
     )
 
