@@ -1,15 +1,22 @@
 """Archives over the wire: resumed, in pieces, by several workers, and when the folder changes."""
 
+import functools
 import hashlib
 import io
 import os
+import select
+import socket
 import tarfile
 import zipfile
 
 import pytest
 from archive_kit import OLD_S, run
 from harness import Prefork
+from http_kit import serving
 from http_rig import Client
+
+from prefork.http import HTTPServer
+from prefork.share import ShareRequestHandler
 
 SIZE = 6_000_001
 NAMES = ("a.txt", "sub/b.txt", "sub/größer.txt")
@@ -162,6 +169,31 @@ def test_a_file_that_changes_on_the_way_breaks_the_connection(changing, kind):
     again = ask(daemon, f"/?{kind}")
     assert again.is_whole
     assert b"other" in again.body
+
+
+def test_others_are_answered_while_sums_are_made_for_a_few_bytes(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "quick.txt").write_text("quick")
+    (root / "zeros.bin").touch()
+    os.truncate(root / "zeros.bin", 512 << 20)
+
+    class Handler(ShareRequestHandler):
+        cache_directory = str(tmp_path)
+
+    made = functools.partial(Handler, directory=str(root))
+    with (
+        serving(HTTPServer, made) as server,  # all in one thread
+        Client(server.server_address) as first,
+        Client(server.server_address) as second,
+    ):
+        first.request("/?zip", fields=["Range: bytes=-400"])
+        assert second.ask("/quick.txt").body == b"quick"
+        assert not select.select([first.sock], [], [], 0)[0] or first.sock.recv(
+            1 << 16, socket.MSG_PEEK
+        ).endswith(b"\r\n\r\n")
+        answer = first.answer()
+    assert (answer.status, len(answer.body)) == (206, 400)
 
 
 def test_a_folder_below_is_an_archive_of_its_own(daemon, kind):

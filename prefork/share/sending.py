@@ -5,6 +5,7 @@ A worker, in the thread of the handler. It decides nothing about what is answere
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.lazy import CONNECTION
@@ -54,8 +55,16 @@ def _send_body(handler: Any, pieces: Iterator[Piece], size: int | None) -> None:
     connection = handler.__dict__.get(CONNECTION)
     on_engine = connection is not None and handler.wfile is connection.response
     if size is not None and size <= _JOINED_BYTES:
-        handler.wfile.write(b"".join(_bytes_of(pieces)))
-    elif on_engine:
+        made: list[bytes] = []
+        for data in _bytes_of(pieces):
+            if not data and on_engine:  # it may take long, as an archive's checksums: by the loop
+                pieces = chain(made, pieces)
+                break
+            made.append(data)
+        else:
+            handler.wfile.write(b"".join(made))
+            return
+    if on_engine:
         connection.response.send_source(pieces)
     else:
         for data in _bytes_of(pieces):
