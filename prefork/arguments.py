@@ -176,7 +176,7 @@ def _add_fleet_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N",
         help="how many threads of each worker may run HTTP handlers, or have a client each; 0: one"
-        " request at a time (default: 0 for a directory and for datagrams, 16 for a WSGI"
+        " request at a time (default: 0 for datagrams, 16 for a WSGI"
         " application, else up to 512)",
     )
     add(
