@@ -59,6 +59,9 @@ class CrcFile:
         self._reader: sqlite3.Connection | None = None
         self._opened = (0, 0)
 
+    def __del__(self) -> None:
+        self._close_reader()
+
     def open(self) -> None:
         """Make the file if need be, and be ready to read. It may take some milliseconds."""
         with contextlib.suppress(sqlite3.Error, OSError), self._reading:
