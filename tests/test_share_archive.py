@@ -23,6 +23,7 @@ from prefork.share.archive.crcfile import CrcFile, Known
 from prefork.share.archive.crcs import Crcs
 from prefork.share.archive.identity import Identity, identity_of
 from prefork.share.archive.stream import ChangedError
+from prefork.share.archive.walk import TooManyError
 
 LARGE = 3_000_000
 
@@ -346,6 +347,12 @@ def test_folders_full_of_links_to_each_other_end(tmp_path):
         assert {f"top/00/to {name}/file" for name in names[1:]} <= set(found)
         assert b"a link in a circle" in archive.read("top/NOT INCLUDED.txt")
     assert len(found) < 1000
+
+
+def test_a_folder_of_more_than_an_archive_may_have_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("prefork.share.archive.walk._MOST_ENTRIES", 10)
+    with pytest.raises(TooManyError, match="more than 10 files"):
+        zipped(folder)
 
 
 @pytest.mark.parametrize(("symlinks", "there"), [("inside", 1), ("follow", 2), ("never", 0)])
