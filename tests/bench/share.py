@@ -40,7 +40,7 @@ def workloads(site: Path) -> list[Workload]:
     known = Workload(
         "share-304",
         "a file that the client has, 304",
-        (run.SHARE, run.NGINX, run.CADDY, run.HTTP_SERVER, run.STDLIB_FILES),
+        (run.SHARE, run.NGINX, run.CADDY, run.HTTP_SERVER),
         answer=None,
         path="/100k.bin",
         connections=CONNECTIONS,
@@ -103,7 +103,7 @@ def _lists(site: Path, tick: "itertools.count[int]") -> list[Workload]:
         connections=1,
         before=partial(_touch, site / many.path.strip("/"), tick),
     )
-    again = replace(many, peers=LISTERS[:4], connections=1)
+    again = replace(many, peers=LISTERS[:3], connections=1)
     return [few, changed, again]
 
 
@@ -201,5 +201,5 @@ def _touch(path: Path, tick: "itertools.count[int]") -> None:
 
 def _touch_all(folder: Path, tick: "itertools.count[int]") -> None:
     now_s = next(tick)
-    for path in folder.iterdir():
+    for path in (folder, *folder.iterdir()):
         os.utime(path, (now_s, now_s))
