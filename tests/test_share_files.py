@@ -203,6 +203,28 @@ def test_text_is_compressed_for_who_takes_that_under_a_weak_tag(address, folder)
     assert (again.status, again.body) == (304, b"")
 
 
+def test_compressed_text_that_is_kept_is_as_long_to_head_and_never_older_than_its_file(
+    address, folder
+):
+    tags = []
+    for text in (TEXT, TEXT[:-1000]):
+        put(folder, "news.txt", text)
+        with Client(address) as client:
+            for method in ("GET", "GET", "GET", "HEAD"):  # made, known, kept, kept
+                fields = ("Accept-Encoding: gzip", *(f"If-None-Match: {tag}" for tag in tags))
+                answer = client.ask("/news.txt", fields=fields, method=method)
+                assert answer.status == 200
+                if method == "GET":
+                    body = answer.body
+                    assert gzip.decompress(body) == text
+        assert answer["Content-Length"] == str(len(body))
+        tags.append(answer["ETag"])
+    assert tags[0] != tags[1]
+    for tag in (tags[1], f"{tags[0]}, {tags[1]}"):
+        again = ask(address, "/news.txt", "Accept-Encoding: gzip", f"If-None-Match: {tag}")
+        assert (again.status, again["ETag"], again.body) == (304, tags[1], b"")
+
+
 @pytest.mark.parametrize(
     ("accepted", "wanted"),
     [

@@ -40,12 +40,14 @@ class Served:
     """A file, and the representation of it that was chosen.
 
     file: whose bytes these are, for as long as nothing changes; None: they are made, or
-    the next request may get others. identity: of the file.
+    the next request may get others. identity: of the file. coding: in which its bytes are
+    made; None: they are as they stand.
     """
 
     representation: Representation
     file: Descriptor | None
     identity: Identity
+    coding: str | None = None
 
 
 def represent(
@@ -130,9 +132,11 @@ def _compressed(
     size = None if data is None else len(data)
 
     def pieces(_start: int, _stop: int) -> Iterator[Piece]:
-        if data is not None:
-            return iter((data,))
+        # Asked again: this may be kept for longer than the data. Made anew they are as long.
+        kept = share.compressor.kept(identity, coding)
+        if kept is not None:
+            return iter((kept,))
         return share.compressor.pieces(opened.file, identity, status.st_size, coding)
 
     made = Representation(tuple(headers), size, etag, status.st_mtime, pieces, has_ranges=False)
-    return Served(made, None, identity)
+    return Served(made, opened.file, identity, coding)

@@ -34,9 +34,12 @@ _NOT_MODIFIED: Final = HTTPStatus.NOT_MODIFIED
 
 
 class Kept(File):
-    """A file that was served. lines: of the head of 200; of_304: of that."""
+    """A file that was served. lines: of the head of 200; of_304: of that.
 
-    __slots__ = ("content", "etag", "of_304", "representation", "share")
+    coding: in which the share's compressor has it; None: it goes as it stands.
+    """
+
+    __slots__ = ("coding", "content", "etag", "of_304", "representation", "share")
 
     def __init__(self, share: "Share", served: "Served", extra: list[tuple[str, str]]) -> None:
         assert served.file is not None  # noqa: S101 # the caller's promise
@@ -44,6 +47,7 @@ class Kept(File):
         super().__init__("", -1, os.fstat(served.file.fd), time.monotonic())
         self.content = served.file
         self.identity = served.identity
+        self.coding = served.coding
         self.share = share
         self.representation: Representation = served.representation
         self.etag = served.representation.etag
@@ -114,6 +118,8 @@ def _find(self: Any, connection: "Connection", fields: Mapping[str, str]) -> Kep
 
 
 def _send_whole(self: Any, connection: "Connection", kept: Kept, *, body: bool) -> bool:
+    if kept.coding is not None:
+        return _send_coded(self, connection, kept, body=body)
     size = kept.size
     outbox, response = connection.outbox, connection.response
     if not body:
@@ -129,6 +135,22 @@ def _send_whole(self: Any, connection: "Connection", kept: Kept, *, body: bool) 
             return False  # it has changed this very moment
         self.log_request(_OK)
         outbox.send(response.head_of(_head_of(self, kept), size) + data)
+    return True
+
+
+def _send_coded(self: Any, connection: "Connection", kept: Kept, *, body: bool) -> bool:
+    """Send a file as it was compressed before; False: not yet, or others have taken its place."""
+    assert kept.coding is not None  # noqa: S101 # the caller's promise
+    data = kept.share.compressor.kept(kept.identity, kept.coding)
+    if data is None or kept.representation.size != len(data):
+        return False
+    outbox, response = connection.outbox, connection.response
+    self.log_request(_OK)
+    if body:
+        outbox.send_more(response.head_of(_head_of(self, kept), len(data)))
+        outbox.send_whole(data)
+    else:
+        outbox.send(response.head_of(_head_of(self, kept), 0))
     return True
 
 
