@@ -57,16 +57,12 @@ _Method = Callable[[Any], None]
 def getting(plain: _Method) -> _Method:
     """Return do_GET; plain: the class's own."""
 
-    def do_GET(self: Any) -> None:  # noqa: N802 # the stdlib's name
-        connection = self.__dict__.get(CONNECTION)
-        try:
-            file = _find(self, connection)
-        except SpecialFileError:
-            self.send_error(HTTPStatus.NOT_FOUND, "File not found")
-            return
-        if file is None or (file.size > SMALL_BYTES and _has_changed(file, connection)):
-            plain(self)
-        elif (size := file.size) > SMALL_BYTES:
+    def send(self: Any, connection: Any, file: File) -> None:
+        size = file.size
+        if size > SMALL_BYTES:
+            if _has_changed(file, connection):
+                plain(self)
+                return
             self.log_request(_OK)
             outbox = connection.outbox
             outbox.send_more(connection.response.head_of(_head(self, file), size))
@@ -80,26 +76,38 @@ def getting(plain: _Method) -> _Method:
             self.log_request(_OK)
             connection.outbox.send(connection.response.head_of(_head(self, file), size) + body)
 
-    return do_GET
+    return _answering(plain, send)
 
 
 def heading(plain: _Method) -> _Method:
     """Return do_HEAD; plain: the class's own."""
 
-    def do_HEAD(self: Any) -> None:  # noqa: N802 # the stdlib's name
+    def send(self: Any, connection: Any, file: File) -> None:
+        if _has_changed(file, connection):
+            plain(self)
+        else:
+            self.log_request(_OK)
+            connection.outbox.send(connection.response.head_of(_head(self, file), 0))
+
+    return _answering(plain, send)
+
+
+def _answering(plain: _Method, send: Callable[[Any, Any, File], None]) -> _Method:
+    """Return what sends a file that is known or can be found, else goes the class's own way."""
+
+    def do(self: Any) -> None:
         connection = self.__dict__.get(CONNECTION)
         try:
             file = _find(self, connection)
         except SpecialFileError:
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return
-        if file is None or _has_changed(file, connection):
+        if file is None:
             plain(self)
         else:
-            self.log_request(_OK)
-            connection.outbox.send(connection.response.head_of(_head(self, file), 0))
+            send(self, connection, file)
 
-    return do_HEAD
+    return do
 
 
 def copying(plain: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
