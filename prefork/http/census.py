@@ -5,6 +5,7 @@ A worker; the master's questions and the engine's own. It changes nothing.
 
 from typing import TYPE_CHECKING, Final
 
+from prefork.http.outbox import Meter
 from prefork.http.visit import RUNNING, SENDING
 
 if TYPE_CHECKING:
@@ -15,10 +16,16 @@ _KEPT_BYTES: Final = 1 << 26
 
 
 class Census:
-    """connections: all that have not gone."""
+    """connections: all that have not gone. meter: of what they are sent."""
 
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
+        self.meter = Meter()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return how much clients have been sent."""
+        return self.meter.sent_bytes
 
     def has_memory(self) -> bool:
         """Tell whether more of answers may be kept for slow clients than the limit of one."""

@@ -26,6 +26,7 @@ from prefork.http.wire import CACHED_BYTES, WireError
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
+_ONESHOT: Final = select.EPOLLONESHOT
 _DONTWAIT: Final = socket.MSG_DONTWAIT
 
 #: Of one recv. Heads are small; a body is read by its handler.
@@ -132,6 +133,13 @@ class Connection(Visit):
         elif mask != self._mask or oneshot:
             self._mask = mask
             self.engine.loop.change(_fileno(self.sock), mask)
+
+    def disarm(self) -> None:
+        """Have the loop report nothing, for a thread's sake, until the next `wait_for()`."""
+        if self._mask not in (0, _ONESHOT):
+            self._mask = _ONESHOT
+            # An error is reported all the same, but once, and in this state passed over.
+            self.engine.loop.change(_fileno(self.sock), _ONESHOT)
 
     def _end_alone(self, state: int) -> None:
         """Finish without the loop, which has ended while the handler ran."""

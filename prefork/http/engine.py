@@ -25,7 +25,6 @@ from prefork.http.filecache import FileCache
 from prefork.http.forwarded import Networks
 from prefork.http.lenient import parse_anyway
 from prefork.http.lobby import Lobby
-from prefork.http.outbox import Meter
 from prefork.http.patience import STUCK_S, Patience
 from prefork.http.pool import Pool
 from prefork.http.scope import is_awaited
@@ -64,7 +63,6 @@ class Engine(Census):
         self.now_s = time.monotonic()
         self.retiring = self.closed = False
         self.taken = self._taken_before = self._hang_up_ns = 0
-        self.meter = Meter()
         self._last: Connection | None = None
         self.alone = alone
         self.gateway: Gateway | None = None  # WSGI's, once there was a request
@@ -80,9 +78,10 @@ class Engine(Census):
         threads = server.thread_count()
         daemon = getattr(server, "daemon_threads", True)
         self.pool = Pool(threads, self.serve, daemon=daemon) if threads else None
-        self.oneshot = 0 if self.pool is None else int(select.EPOLLONESHOT)
         self._custom, self._process = server.process_hook()
         self.lobby.adopt()
+        # Where the loop answers most, only what a thread gets is armed anew.
+        self.oneshot = int(select.EPOLLONESHOT) if self.pool and not self.is_quick else 0
         self._door.open(self.now_s)
         disown = weakref.WeakMethod(self._disown)
         os.register_at_fork(after_in_child=lambda: call_if_alive(disown))
@@ -147,6 +146,8 @@ class Engine(Census):
         return True
 
     def _submit(self, pool: Pool, connection: Connection) -> None:
+        if not self.oneshot:
+            connection.disarm()
         pool.submit(connection)
         if pool.has_waiting():
             self.wait_s = STUCK_S
@@ -184,11 +185,11 @@ class Engine(Census):
         if head is not None and head.length and self._lacks_body(connection, head.length):
             return False
         connection.state = RUNNING
-        in_loop = self.pool is not None and threading.get_ident() == self._loop_thread
-        if in_loop and self.pool is not None and not self._is_quick(connection):
-            self._submit(self.pool, connection)
-            return False
-        return self._run(connection)
+        in_loop = threading.get_ident() == self._loop_thread
+        if self.pool is None or not in_loop or self._is_quick(connection):
+            return self._run(connection)
+        self._submit(self.pool, connection)
+        return False
 
     def parse_anyway(self, data: bytes) -> Head | None:
         """Return the head that the stdlib would see where RFC 9112 sees none, if it is to count."""
@@ -202,7 +203,7 @@ class Engine(Census):
             self.loop.soon(lambda: self.safely(Connection.advance, connection))
         else:
             connection.state = RUNNING
-            self.pool.submit(connection)
+            self._submit(self.pool, connection)
 
     def _lacks_body(self, connection: Connection, length: int) -> bool:
         """Tell whether the rest of a small body is waited for, by the loop."""
@@ -306,11 +307,6 @@ class Engine(Census):
         """Tell whether the client of the request taken last may send another."""
         last = self._last
         return last is not None and last in self.connections and not last.over
-
-    @property
-    def sent_bytes(self) -> int:
-        """Return how much clients have been sent."""
-        return self.meter.sent_bytes
 
     def is_busy(self) -> bool:
         """Tell whether a handler runs in a thread; the loop's own has returned whenever it asks."""
