@@ -85,9 +85,9 @@ def _is_utf8(fd: int, size: int, *, strict: bool) -> bool:
         codecs.getincrementaldecoder("utf-8")().decode(start, len(start) == size)
         if size > _LOOK_BYTES:
             end = os.pread(fd, _LOOK_BYTES, max(_LOOK_BYTES, size - _LOOK_BYTES))
-            while end and end[0] & 0xC0 == 0x80:  # it may begin within a character
-                end = end[1:]
-            end.decode()
+            # It may begin within a character, of which three bytes at most are missing.
+            cut = next((at for at, byte in enumerate(end[:4]) if byte & 0xC0 != 0x80), 3)
+            end[cut:].decode()
     except UnicodeDecodeError:
         return False
     return b"\0" not in start and not (strict and _CONTROLS.intersection(start))
