@@ -54,14 +54,21 @@ class Compression:
         """
         maker = self._makers[coding]()
         made: list[bytes] = []
+        made_bytes = 0
         for offset in range(0, size, _STEP_BYTES):
             data = maker.compress(os.pread(file.fd, min(_STEP_BYTES, size - offset), offset))
-            made.append(data)
+            made_bytes += len(data)
+            if made_bytes <= _LARGE_BYTES:
+                made.append(data)
+            else:  # it will not be kept, and a slow client would hold it
+                made.clear()
             yield data
         require_same(file, identity)
-        made.append(maker.flush())
-        yield made[-1]
-        self._keep((identity, coding), b"".join(made))
+        data = maker.flush()
+        made_bytes += len(data)
+        yield data
+        if made_bytes <= _LARGE_BYTES:
+            self._keep((identity, coding), b"".join([*made, data]))
 
     def coded(self, made: Representation, accepted: str | None) -> Representation:
         """Return what is made while it is sent, such as a page, in a coding that the client takes.
@@ -90,7 +97,7 @@ class Compression:
         )
 
     def _keep(self, key: tuple[Identity, str], data: bytes) -> None:
-        if len(data) > _LARGE_BYTES or key in self._kept:
+        if key in self._kept:
             return
         self._kept_bytes += len(data)
         if self._kept_bytes > _KEPT_BYTES:
