@@ -1,11 +1,15 @@
 """Files of the folder share: their types, what browsers may do with them, how they come."""
 
 import contextlib
+import fcntl
 import functools
 import gzip
 import hashlib
 import os
+import random
+import signal
 import threading
+import tracemalloc
 import zlib
 
 import pytest
@@ -13,7 +17,12 @@ from harness import DEADLINE_S
 from http_rig import Client
 
 from prefork.http import HTTPServer
+from prefork.http.filecache import identity_of
+from prefork.http.limits import Limits
+from prefork.http.outbox import Descriptor
+from prefork.http.wire import Parser
 from prefork.share import ShareRequestHandler
+from prefork.share.compression import Compression
 
 LARGE = 3_000_000  # more than the buffers of both sides hold
 
@@ -66,6 +75,8 @@ TYPES = [
     ("utf8.txt", "größer\n".encode(), "text/plain; charset=utf-8"),
     ("latin1.txt", b"gr\xf6\xdfer\n", "text/plain"),
     ("late.txt", b"a" * 200_000 + b"\xff\xff", "text/plain"),
+    ("tail.txt", b"a" * 70_000 + b"\x80" * 70_000, "text/plain"),
+    ("within.txt", "€".encode() * 50_000, "text/plain; charset=utf-8"),
     ("cut.txt", b"a" * 65_535 + "ö".encode() + b"z" * 10, "text/plain; charset=utf-8"),
     ("nul.txt", b"a\0b", "text/plain"),
     ("page.html", b"<p>hello", "text/html; charset=utf-8"),
@@ -169,6 +180,16 @@ def test_scripts_of_allowed_origins_alone_may_read(folder):
         assert "Content-Range" in answer["Access-Control-Expose-Headers"]
     with sharing(folder) as address:
         assert ask(address, "/a.txt", f"Origin: {origin}")["Access-Control-Allow-Origin"] is None
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/cors", 301), ("/cors/", 200)])
+def test_scripts_of_allowed_origins_may_read_every_answer(folder, path, status):
+    (folder / "cors").mkdir(exist_ok=True)
+    with sharing(folder, cors_origins=("https://app.example",)) as address:
+        answer = ask(address, path, "Origin: https://app.example")
+        assert answer.status == status
+        assert answer["Access-Control-Allow-Origin"] == "https://app.example"
+        assert "Origin" in answer.all_of("Vary")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "PROPFIND"])
@@ -385,6 +406,7 @@ def test_a_folder_without_its_slash_leads_to_a_relative_url(address, folder):
     ]:
         answer = ask(address, path)
         assert (answer.status, answer["Location"]) == (301, wanted)
+        assert answer["Cache-Control"] == "no-cache"  # a file may come in its place
 
 
 @pytest.mark.parametrize("path", ["//evil.example/%2e%2e", "//evil.example", "/%5cevil.example"])
@@ -542,6 +564,60 @@ def test_what_a_subclass_does_itself_runs_in_a_thread_and_files_in_the_loop(fold
         for method in ("POST", "HEAD"):
             own = client.ask("/where.txt", method=method)["X-Thread"]
             assert f"text/{own}; charset=utf-8" != loop
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/d/", "/d/.", "/d/%2e", "/d/%2E", "/d//", "/d/#x", "/d?x", "http://a", "http://a/d/"],
+)
+def test_what_may_be_a_folder_is_never_read_in_the_loop(target):
+    head = Parser(Limits().wire).parse(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert ShareRequestHandler._prefork_is_quick(head) is False
+
+
+@pytest.mark.parametrize("target", ["/a", "/a.", "/.e", "/..e", "/a%2e", "/some/where/file.html"])
+def test_what_is_no_folders_path_is_answered_by_the_loop(target):
+    head = Parser(Limits().wire).parse(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert ShareRequestHandler._prefork_is_quick(head) is True
+
+
+def test_a_long_text_is_not_held_in_memory_while_it_is_compressed(tmp_path):
+    text = random.Random(6).randbytes(4 << 20).hex().encode()
+    put(tmp_path, "long.txt", text)
+    fd = os.open(tmp_path / "long.txt", os.O_RDONLY)
+    identity, made = identity_of(os.fstat(fd)), hashlib.md5()
+    tracemalloc.start()
+    try:
+        decoder = zlib.decompressobj(31)
+        for data in Compression().pieces(Descriptor(fd), identity, len(text), "gzip"):
+            made.update(decoder.decompress(data))
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20  # of some 5 MB that were made
+    finally:
+        tracemalloc.stop()
+    assert made.digest() == hashlib.md5(text).digest()
+
+
+def test_a_class_may_have_extra_response_headers_of_its_own(folder):
+    put(folder, "own.bin", b"\0hello")
+    with sharing(folder, extra_response_headers=[("X-Own", "yes")]) as address:
+        assert [ask(address, path)["X-Own"] for path in ("/own.bin", "/")] == ["yes", "yes"]
+
+
+def test_what_the_system_will_not_open_just_now_is_503_and_the_connection_goes_on(folder):
+    put(folder, "leased.bin", b"\0hello")
+    with (folder / "leased.bin").open("rb+") as file, sharing(folder) as address:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)  # who opens it gets EAGAIN
+        except OSError as error:
+            pytest.skip(f"no leases here: {error}")
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        try:
+            with Client(address) as client:
+                assert client.ask("/leased.bin").status == 503
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                assert client.ask("/leased.bin").body == b"\0hello"
+        finally:
+            signal.signal(signal.SIGIO, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("path", ["/", "/?json", "/?plain", "/?view"])

@@ -10,12 +10,14 @@ types count here; but `translate_path()`, `send_head()` and `list_directory()`
 are not called: a path by its text cannot be kept within a folder.
 """
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
+from prefork import log
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.http.handler import DEFAULT_ERROR_MESSAGE
 from prefork.http.lazy import CONNECTION
@@ -36,6 +38,9 @@ from prefork.share.share import Share, share_of
 _METHODS: Final = ("GET", "HEAD", "OPTIONS")
 #: Words of a query that ask for the folder itself, though it has an index page.
 _OF_FOLDERS: Final = frozenset({"json", "plain", "zip", "tar"})
+
+#: The last character of "." and "%2e".
+_DOT_ENDS: Final = ".eE"
 
 
 class ShareRequestHandler(SimpleHTTPRequestHandler):
@@ -71,6 +76,20 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
 
     _quick: ClassVar[frozenset[str]] = frozenset({"GET", "HEAD"})
 
+    def __init__(
+        self,
+        *args: Any,
+        directory: str | os.PathLike[str] | None = None,
+        extra_response_headers: Iterable[tuple[str, str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The stdlib's would hide the class's own behind None; here it is an option like the others.
+        if extra_response_headers is None:
+            extra_response_headers = self.extra_response_headers
+        super().__init__(
+            *args, directory=directory, extra_response_headers=extra_response_headers, **kwargs
+        )
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Leave to threads what a class does by itself: nobody knows how long it takes."""
         super().__init_subclass__(**keywords)
@@ -82,7 +101,15 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
     def _prefork_is_quick(cls, head: Head) -> bool:
         """Tell whether the loop may answer: a file. Folders are read and packed by threads."""
         target = head.target
-        return head.method in cls._quick and "?" not in target and target[-1] != "/"
+        last = target[-1]
+        return (
+            head.method in cls._quick
+            and last != "/"
+            and "?" not in target
+            and target[0] == "/"  # else it is absolute, and its path may be empty
+            and "#" not in target
+            and (last not in _DOT_ENDS or not asks_folder(target))
+        )
 
     def do_GET(self) -> None:  # noqa: N802 # the stdlib's name
         """Send a file, a folder's page, or what the query asks of them."""
@@ -115,10 +142,13 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         short, long = self.responses.get(code, ("", ""))
         message = message or short
         self.log_error("code %d, message %s", code, message)
-        as_page = wants_page(fields_of(self))
+        fields = fields_of(self)
+        as_page = wants_page(fields)
         content_type, headers, body = error_of(code, message, explain or long, page=as_page)
         self.send_response(code, message)
-        for name, value in [("Content-Type", content_type), *headers, NOSNIFF]:
+        # A page of another origin that may read files may know that there is none (fetch §4.4).
+        cors = cors_of(share_of(self), fields.get("origin")) if self.cors_origins else []
+        for name, value in [("Content-Type", content_type), *headers, NOSNIFF, *cors]:
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -148,6 +178,8 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             self._say_missing(share, fields)
         except ForbiddenError:
             self.send_error(HTTPStatus.FORBIDDEN, None, "The server may not read this.")
+        except _UnavailableError:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, None, "It cannot be read just now.")
         except TooManyError as error:
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, None, f"{error}: too many for an archive.")
 
@@ -176,16 +208,16 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
 
     def _send_served(self, share: Share, served: Served, fields: Mapping[str, str]) -> None:
         """Send a file, and keep it for the next who asks in the same words."""
+        self._send(share, served.representation, fields)
         connection = self.__dict__.get(CONNECTION)
         is_plain = "?" not in self.path and served.file is not None and not share.cors_origins
         if is_plain and connection is not None and may_keep(self):
-            kept = Kept(share, served, self._extra_of(served))
+            kept = Kept(share, served, self.extra_response_headers or ())
             connection.engine.files.put(key_of(self, fields), kept)
-        self._send(share, served.representation, fields)
 
     def _send_folder(self, share: Share, folder: Opened, fields: Mapping[str, str]) -> None:
         if not asks_folder(self.path):
-            self._redirect(folder)
+            self._redirect(share, folder, fields)
             return
         asked = Query.read(self.path)
         if asked.words.isdisjoint(_OF_FOLDERS):
@@ -203,13 +235,16 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         made = represent_folder(share, folder, asked, json=wants_json, accepted=accepted)
         self._send(share, replace(made, headers=(*made.headers, *usual(self))), fields)
 
-    def _redirect(self, folder: Opened) -> None:
+    def _redirect(self, share: Share, folder: Opened, fields: Mapping[str, str]) -> None:
         """Lead to the folder's own URL, by a name that cannot be taken for a host."""
         _, mark, query = self.path.partition("?")
         location = href(folder.parts[-1], is_folder=True) if folder.parts else "/"
         self.send_response(HTTPStatus.MOVED_PERMANENTLY)
         self.send_header("Location", location + mark + query)
         self.send_header("Content-Length", "0")
+        # Browsers would keep it for ever, but a file may come in the folder's place.
+        for name, value in [*usual(self), *cors_of(share, fields.get("origin"))]:
+            self.send_header(name, value)
         self.end_headers()
 
     def _say_missing(self, share: Share, fields: Mapping[str, str]) -> None:
@@ -250,21 +285,26 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             made = Answer(status, made.headers, made.size, made.pieces)
         send(self, share, made, fields.get("origin"))
 
-    def _extra_of(self, served: Served) -> list[tuple[str, str]]:
-        names = {name.lower() for name, _ in served.representation.headers}
-        extra = self.extra_response_headers or ()
-        return [(str(n), str(v)) for n, v in extra if n.lower() not in names]
+
+class _UnavailableError(Exception):
+    """The system would not open it, for no reason of the file's own."""
 
 
 def _open(share: Share, target: str) -> Opened:
     """Open what a target means.
 
-    Raises: MissingError, ForbiddenError.
+    Raises: MissingError, ForbiddenError, _UnavailableError.
     """
     parts = parts_of(target)
     if parts is None:
         raise MissingError(target)
-    opened = share.jail.open(parts)
+    try:
+        opened = share.jail.open(parts)
+    except (MissingError, ForbiddenError):
+        raise
+    except OSError as error:  # no descriptor is left, or the disk fails: others may have more luck
+        log.warning("share.unavailable", reason=str(error))
+        raise _UnavailableError(target) from error
     if share.is_file(opened) and asks_folder(target):
         raise MissingError(target)  # a file is not found in a folder's place (bpo-17324)
     return opened

@@ -8,7 +8,7 @@ the file is still as its head says.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What a handler may have in its instance that the short way would pass by.
 _HOOKS: Final = frozenset({*INLINED, "protocol_version", "server_version", "sys_version"})
+#: Headers of every head.
+_OF_ALL: Final = frozenset({"server", "date"})
 _ASKS_MORE: Final = frozenset({"if-match", "if-unmodified-since"})
 _OK: Final = HTTPStatus.OK
 _NOT_MODIFIED: Final = HTTPStatus.NOT_MODIFIED
@@ -37,11 +39,12 @@ class Kept(File):
     """A file that was served. lines: of the head of 200; of_304: of that.
 
     coding: in which the share's compressor has it; None: it goes as it stands.
+    extra: headers that are sent unless the head has them.
     """
 
     __slots__ = ("coding", "content", "etag", "of_304", "representation", "share")
 
-    def __init__(self, share: "Share", served: "Served", extra: list[tuple[str, str]]) -> None:
+    def __init__(self, share: "Share", served: "Served", extra: Iterable[tuple[str, str]]) -> None:
         assert served.file is not None  # noqa: S101 # the caller's promise
         # A descriptor of its own would be a second one; this object keeps the file's.
         super().__init__("", -1, os.fstat(served.file.fd), time.monotonic())
@@ -56,8 +59,8 @@ class Kept(File):
             answer(self.representation, "GET", fields, time.time()).headers
             for fields in ({}, known)
         )
-        self.lines = _lines([*for_200, *extra])
-        self.of_304 = _lines([*for_304, *extra])
+        self.lines = _lines(for_200, extra)
+        self.of_304 = _lines(for_304, extra)
 
     def __del__(self) -> None:
         """Close nothing: the descriptor is `content`'s."""
@@ -146,11 +149,13 @@ def _send_coded(self: Any, connection: "Connection", kept: Kept, *, body: bool) 
         return False
     outbox, response = connection.outbox, connection.response
     self.log_request(_OK)
-    if body:
+    if not body:
+        outbox.send(response.head_of(_head_of(self, kept), 0))
+    elif len(data) <= SMALL_BYTES:
+        outbox.send(response.head_of(_head_of(self, kept), len(data)) + data)
+    else:
         outbox.send_more(response.head_of(_head_of(self, kept), len(data)))
         outbox.send_whole(data)
-    else:
-        outbox.send(response.head_of(_head_of(self, kept), 0))
     return True
 
 
@@ -168,5 +173,7 @@ def _head(self: Any, status: HTTPStatus, lines: bytes) -> bytes:
     return line + server + date_line() + lines
 
 
-def _lines(pairs: list[tuple[str, str]]) -> bytes:
-    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs)
+def _lines(pairs: tuple[tuple[str, str], ...], extra: Iterable[tuple[str, str]]) -> bytes:
+    said = {name.lower() for name, _ in pairs} | _OF_ALL
+    more = [(str(name), str(value)) for name, value in extra if name.lower() not in said]
+    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in [*pairs, *more])
