@@ -634,3 +634,22 @@ def test_a_folders_page_and_listings_are_compressed_for_who_takes_that(tmp_path,
         assert len(answer.body) < len(plain.body) / 3
         again = ask(address, path, "Accept-Encoding: gzip", f"If-None-Match: {answer['ETag']}")
         assert again.status == 304
+
+
+def test_a_short_file_that_changes_between_being_opened_and_read_is_looked_at_again(tmp_path):
+    class Late(ShareRequestHandler):
+        changes = 1
+
+        def guess_type(self, path):  # it has been opened by now
+            if type(self).changes:
+                type(self).changes -= 1
+                put(tmp_path, "quick.txt", f"{type(self).changes} are left")
+            return super().guess_type(path)
+
+    for changes, wanted in [(1, (200, b"0 are left")), (2, (503, None))]:
+        put(tmp_path, "quick.txt", "at first")
+        with sharing(tmp_path, Late, changes=changes) as address, Client(address) as client:
+            answer = client.ask("/quick.txt")
+            assert answer.status == wanted[0]
+            assert wanted[1] in (None, answer.body)
+            assert client.ask("/quick.txt").body == b"0 are left"

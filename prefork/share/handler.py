@@ -32,7 +32,7 @@ from prefork.share.kept import Kept, answer_kept, key_of, may_keep
 from prefork.share.names import asks_folder, href, parts_of
 from prefork.share.query import Query
 from prefork.share.request import fields_of, prefers, wants_page
-from prefork.share.sending import cors_of, send
+from prefork.share.sending import ChangedSoonError, cors_of, send
 from prefork.share.share import Share, share_of
 
 _METHODS: Final = ("GET", "HEAD", "OPTIONS")
@@ -169,19 +169,25 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         if not self._is_welcome(share, fields):
             return
         try:
-            opened = _open(share, self.path)
-            if share.is_file(opened):
-                self._send_file(share, opened, fields)
-            else:
-                self._send_folder(share, opened, fields)
+            try:
+                self._look_and_send(share, fields)
+            except ChangedSoonError:
+                self._look_and_send(share, fields)
         except MissingError:
             self._say_missing(share, fields)
         except ForbiddenError:
             self.send_error(HTTPStatus.FORBIDDEN, None, "The server may not read this.")
-        except _UnavailableError:
+        except (_UnavailableError, ChangedSoonError):
             self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, None, "It cannot be read just now.")
         except TooManyError as error:
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, None, f"{error}: too many for an archive.")
+
+    def _look_and_send(self, share: Share, fields: Mapping[str, str]) -> None:
+        opened = _open(share, self.path)
+        if share.is_file(opened):
+            self._send_file(share, opened, fields)
+        else:
+            self._send_folder(share, opened, fields)
 
     def _is_welcome(self, share: Share, fields: Mapping[str, str]) -> bool:
         """Tell whether the client calls this server by a name it has (RFC 9110 §7.4); else say so.

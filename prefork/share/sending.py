@@ -3,6 +3,7 @@
 A worker, in the thread of the handler. It decides nothing about what is answered.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefork.http.lazy import CONNECTION
 from prefork.http.outbox import Piece
+from prefork.share.content import ChangedError
 
 if TYPE_CHECKING:
     from prefork.http.representation import Answer
@@ -23,18 +25,30 @@ _STEP_BYTES: Final = 1 << 18
 _EXPOSED: Final = "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Range, ETag"
 
 
+class ChangedSoonError(ChangedError):
+    """A file was changed between being opened and being sent: it may be asked for again."""
+
+
 def send(handler: Any, share: "Share", answer: "Answer", origin: str | None) -> None:
     """Send an answer. origin: the field Origin, for which CORS may have a word.
 
-    Raises: OSError.
+    Raises: OSError; ChangedSoonError before anything was sent.
     """
+    body, rest = b"", None
+    if answer.pieces is not None and handler.command != "HEAD":
+        try:
+            body, rest = _begun(answer.pieces, answer.size)
+        except ChangedError as error:
+            raise ChangedSoonError(*error.args) from error
     handler.send_response(answer.status)
     for name, value in [*answer.headers, *cors_of(share, origin)]:
         handler.send_header(name, value)
     handler._send_extra_response_headers()
     handler.end_headers()
-    if answer.pieces is not None and handler.command != "HEAD":
-        _send_body(handler, answer.pieces, answer.size)
+    if rest is not None:
+        _send_rest(handler, rest)
+    elif body:
+        handler.wfile.write(body)
 
 
 def cors_of(share: "Share", origin: str | None) -> list[tuple[str, str]]:
@@ -51,21 +65,30 @@ def cors_of(share: "Share", origin: str | None) -> list[tuple[str, str]]:
     return [*names, *vary]
 
 
-def _send_body(handler: Any, pieces: Iterator[Piece], size: int | None) -> None:
+def _begun(pieces: Iterator[Piece], size: int | None) -> tuple[bytes, Iterator[Piece] | None]:
+    """Return the whole of a short body, and None; or b"", and all pieces, with the first made.
+
+    Raises: OSError.
+    """
+    if size == 0:
+        return b"", None
+    if size is None or size > _JOINED_BYTES:
+        first = next(pieces, None)
+        return b"", pieces if first is None else chain((first,), pieces)
+    made: list[bytes] = []
+    for data in _bytes_of(pieces):
+        if not data:  # it may take long, as an archive's checksums: by the loop
+            return b"", chain(made, pieces)
+        made.append(data)
+    return b"".join(made), None
+
+
+def _send_rest(handler: Any, pieces: Iterator[Piece]) -> None:
     connection = handler.__dict__.get(CONNECTION)
-    on_engine = connection is not None and handler.wfile is connection.response
-    if size is not None and size <= _JOINED_BYTES:
-        made: list[bytes] = []
-        for data in _bytes_of(pieces):
-            if not data and on_engine:  # it may take long, as an archive's checksums: by the loop
-                pieces = chain(made, pieces)
-                break
-            made.append(data)
-        else:
-            handler.wfile.write(b"".join(made))
-            return
-    if on_engine:
-        connection.response.send_source(pieces)
+    if connection is not None and handler.wfile is connection.response:
+        # It has broken the connection, as it does in the loop: no error of the handler's.
+        with contextlib.suppress(ChangedError):
+            connection.response.send_source(pieces)
     else:
         for data in _bytes_of(pieces):
             handler.wfile.write(data)
