@@ -4,10 +4,13 @@ import hashlib
 import os
 import socket
 import threading
+import time
 
 import pytest
 from harness import Prefork, wait_until
 from http_rig import Client
+
+from prefork.http.outbox import Meter, Outbox
 
 LARGE = 3_000_000  # more than the buffers of both sides hold
 CHANGES_S = 10.0  # a change is everybody's after a second, on a quiet machine
@@ -226,3 +229,29 @@ def test_threads_that_ask_for_one_file_all_get_it_while_it_is_replaced(share, fo
     for thread in threads:
         thread.join(30)
     assert wrong == []
+
+
+# -- sources ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("step_s", "steps"), [(0.0, 8), (0.002, 1)])
+def test_a_source_has_a_turn_of_a_millisecond_and_others_have_theirs(step_s, steps):
+    taken = []
+
+    def pieces():
+        while True:
+            until_s = time.monotonic() + step_s
+            while time.monotonic() < until_s:
+                pass
+            taken.append(1)
+            yield b"x"
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        outbox = Outbox(ours, 1 << 18, lambda _mask: None, Meter())
+        outbox.send_source(pieces(), None)
+        assert 1 <= len(taken) <= steps
+        before = len(taken)
+        outbox.send_some()
+        assert before < len(taken) <= 2 * steps
+        assert len(theirs.recv(100)) == len(taken)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -19,8 +20,9 @@ _MORE: Final = _DONTWAIT | socket.MSG_MORE
 
 #: Of one turn, so that one fast client cannot keep the loop (nginx: 2 MB).
 _TURN_BYTES: Final = 1 << 21
-#: Likewise: to make one may take as long as to send a megabyte.
+#: Likewise, of what is made: pieces, and seconds after which no other is begun.
 _TURN_PIECES: Final = 8
+_TURN_S: Final = 0.001
 
 _send = socket.socket.send
 _fileno = socket.socket.fileno
@@ -233,12 +235,18 @@ class Outbox:
         """
         kept = self._kept
         moved = taken = 0
+        until_s = 0.0
         try:
             while kept and moved < _TURN_BYTES:
                 part = kept[0]
                 if type(part) is _Source:
                     taken += 1
-                    if taken > _TURN_PIECES or not self._take(part):
+                    now_s = time.monotonic()
+                    if taken == 1:
+                        until_s = now_s + _TURN_S
+                    elif taken > _TURN_PIECES or now_s >= until_s:
+                        break
+                    if not self._take(part):
                         break
                     continue
                 sent = self._send_file(part) if type(part) is FilePiece else self._send(part)
