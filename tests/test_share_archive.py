@@ -18,7 +18,7 @@ import hostile
 import pytest
 from archive_kit import OLD_S, archives, bytes_of, remembering, run, tarred, zipped
 
-from prefork.http.outbox import FilePiece
+from prefork.share.archive import stream
 from prefork.share.archive.crcfile import CrcFile, Known
 from prefork.share.archive.crcs import Crcs
 from prefork.share.archive.identity import Identity, identity_of
@@ -168,11 +168,9 @@ def test_parts_without_the_bytes_before_them_have_the_right_sums(folder):
 def test_a_zip_is_the_same_with_sums_that_are_known_already(folder):
     crcs = remembering()
     first = all_of(zipped(folder, crcs=crcs))
-    archive = zipped(folder, crcs=crcs)
-    pieces = list(archive.pieces(0, archive.size))
-    sent_by_kernel = sum(piece.count for piece in pieces if isinstance(piece, FilePiece))
-    assert sent_by_kernel > LARGE  # twice there, by its folder and the link to that
-    assert all_of(archive) == first
+    large = folder / "sub/deeper/large.bin"
+    assert crcs.begun(identity_of(large.stat())) == (LARGE, zlib.crc32(large.read_bytes()))
+    assert all_of(zipped(folder, crcs=crcs)) == first
 
 
 def test_what_was_summed_up_before_the_client_went_is_remembered(folder):
@@ -242,6 +240,19 @@ def test_a_plan_is_kept_for_a_moment_and_made_anew_when_it_proves_wrong(folder):
     new = made.zip_of(opened, "top")
     assert new.etag != first.etag
     assert zipfile.ZipFile(io.BytesIO(all_of(new))).testzip() is None
+
+
+def test_who_asks_for_all_of_it_gets_a_newer_plan_than_who_asks_for_parts(folder):
+    made, opened = archives(folder)
+    first = made.zip_of(opened, "top").etag
+    (folder / "sub" / "deeper" / "new").touch()
+    for slot in made._slots.values():
+        slot.fresh_until_s = 0.0  # some seconds later
+    assert made.zip_of(opened, "top", is_part=True).etag == first
+    new = made.zip_of(opened, "top")
+    assert new.etag != first
+    assert "top/sub/deeper/new" in zipfile.ZipFile(io.BytesIO(all_of(new))).namelist()
+    assert made.zip_of(opened, "top", is_part=True).etag == new.etag
 
 
 def test_a_change_of_the_folder_itself_is_seen_at_once(folder):
@@ -410,7 +421,7 @@ CHANGES = [rewrite, grow, shrink, replace, Path.unlink]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-@pytest.mark.parametrize("known", [False, True], ids=["summing", "by the kernel"])
+@pytest.mark.parametrize("known", [False, True], ids=["summing", "known"])
 @pytest.mark.parametrize("moment", ["before", "meanwhile"])
 def test_a_file_that_changes_on_the_way_breaks_the_transfer(tmp_path, change, known, moment):
     root = tmp_path / "root"
@@ -427,8 +438,7 @@ def test_a_file_that_changes_on_the_way_breaks_the_transfer(tmp_path, change, kn
     pieces = archive.pieces(0, archive.size)
     taken = 0
     while taken < (100_000 if moment == "before" else 500_000):
-        piece = next(pieces)
-        taken += piece.count if isinstance(piece, FilePiece) else len(piece)
+        taken += len(next(pieces))
     change(victim)
     with pytest.raises(OSError):  # noqa: PT011 # gone is another error than changed
         bytes_of(pieces)
@@ -441,10 +451,21 @@ def test_a_part_of_a_file_is_not_completed_when_that_changes(tmp_path, make):
     os.utime(victim, (OLD_S, OLD_S))
     archive = make(tmp_path)
     pieces = archive.pieces(2_000, 2_000_000)
-    assert isinstance(next(pieces), FilePiece)
+    assert len(next(pieces)) < 500_000
     os.utime(victim, (OLD_S, OLD_S + 1))
     with pytest.raises(ChangedError):
         bytes_of(pieces)
+
+
+def test_something_is_sent_while_a_long_sum_is_made(folder, monkeypatch):
+    monkeypatch.setattr(stream, "_SILENT_S", 0.0)
+    monkeypatch.setattr(stream, "_STEP_S", 0.0)
+    whole = all_of(zipped(folder))
+    archive = zipped(folder)
+    start = whole.index((folder / "sub/deeper/large.bin").read_bytes()) + LARGE - 100_000
+    pieces = list(archive.pieces(start, archive.size))
+    assert b"".join(pieces) == whole[start:]
+    assert len(next(filter(None, pieces))) == 1024
 
 
 def test_a_file_in_a_fifos_place_is_not_waited_for(tmp_path):
@@ -472,13 +493,11 @@ def test_a_file_above_4_gb_is_sent_in_parts_and_found_by_other_programs(tmp_path
     path = tmp_path / "x.zip"
     with path.open("wb") as file:
         file.truncate(archive.size)
-        offset = 0
-        for piece in archive.pieces(0, archive.size):
-            if isinstance(piece, FilePiece):
-                offset += piece.count  # of zeros, which a sparse file has
-            else:
-                offset += os.pwrite(file.fileno(), piece, offset)
-    assert offset == archive.size
+        # What is between is zeros, which a sparse file has.
+        for start, stop in [(0, 1 << 20), (4 << 30, archive.size)]:
+            assert os.pwrite(file.fileno(), bytes_of(archive.pieces(start, stop)), start) == (
+                stop - start
+            )
     with zipfile.ZipFile(path) as found:
         assert found.getinfo("top/big").file_size == (4 << 30) + 5
         assert found.getinfo("top/big").CRC == 0xB1C2A1A3
@@ -617,6 +636,19 @@ def test_one_who_finds_the_file_made_anew_by_another_goes_on_with_it(tmp_path):
     assert third.read(1, 4) == row(4)
 
 
+def test_sums_are_read_from_the_file_that_is_there(tmp_path):
+    first, second = (CrcFile(str(tmp_path), 1 << 20) for _ in range(2))
+    first.write([row(1)])
+    second.open()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert first.write([row(2)])
+    assert first.read(1, 2) == row(2)
+    second.open()
+    assert second.read(1, 1) is None
+    assert second.read(1, 2) == row(2)
+
+
 def test_without_a_place_for_it_sums_stay_in_memory(tmp_path):
     (tmp_path / "file").touch()
     crcs = Crcs(str(tmp_path / "file"), 1 << 20)
@@ -636,7 +668,8 @@ def test_workers_share_sums(folder, tmp_path):
     while crcs._fresh:
         if (thread := crcs.flush()) is not None:
             thread.join()
-    other = zipped(folder, crcs=remembering(str(cache)))
-    pieces = list(other.pieces(0, other.size))
-    assert sum(piece.count for piece in pieces if isinstance(piece, FilePiece)) > LARGE
+    others = remembering(str(cache))
+    other = zipped(folder, crcs=others)
+    large = folder / "sub/deeper/large.bin"
+    assert others.begun(identity_of(large.stat())) == (LARGE, zlib.crc32(large.read_bytes()))
     assert bytes_of(other.pieces(0, other.size)) == whole

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 from archive_kit import OLD_S, run
-from harness import Prefork
+from harness import Prefork, wait_until
 from http_kit import serving
 from http_rig import Client
 
@@ -169,6 +169,23 @@ def test_a_file_that_changes_on_the_way_breaks_the_connection(changing, kind):
     again = ask(daemon, f"/?{kind}")
     assert again.is_whole
     assert b"other" in again.body
+
+
+def test_what_the_kernel_has_taken_changes_no_more(tmp_path):
+    (tmp_path / "b.bin").write_bytes(b"a" * 120_000)
+    os.utime(tmp_path / "b.bin", (OLD_S, OLD_S))
+    made = functools.partial(ShareRequestHandler, directory=str(tmp_path))
+    with (
+        serving(HTTPServer, made) as server,
+        Client(server.server_address, receive_bytes=1 << 20) as client,
+    ):
+        client.request("/?tar")
+        wait_until(lambda: len(client.sock.recv(1 << 18, socket.MSG_PEEK)) > 120_000)
+        with (tmp_path / "b.bin").open("r+b") as file:
+            file.write(b"b" * 120_000)
+        with tarfile.open(fileobj=io.BytesIO(client.answer().body)) as archive:
+            content = archive.extractfile(archive.getmembers()[1]).read()
+        assert content == b"a" * 120_000
 
 
 def test_others_are_answered_while_sums_are_made_for_a_few_bytes(tmp_path):

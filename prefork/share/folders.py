@@ -3,6 +3,7 @@
 A worker, in a thread. It answers nobody.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,30 +13,33 @@ from prefork.share.jail import MissingError, Opened
 from prefork.share.names import disposition
 from prefork.share.page import page, view_page
 from prefork.share.query import Query
+from prefork.share.request import prefers
 
 if TYPE_CHECKING:
     from prefork.share.share import Share
 
 
 def represent_folder(
-    share: "Share", folder: Opened, asked: Query, *, json: bool, accepted: str | None
+    share: "Share", folder: Opened, asked: Query, fields: Mapping[str, str]
 ) -> Representation:
     """Return what is asked of a folder.
 
-    json: it is preferred to a page. accepted: the field Accept-Encoding.
+    fields: of the request.
 
     Raises: OSError; TooManyError for an archive.
     """
     if share.has_archives and not asked.words.isdisjoint(("zip", "tar")):
-        return _archive(share, folder, is_zip="zip" in asked.words)
+        return _archive(share, folder, is_zip="zip" in asked.words, is_part="range" in fields)
     listing = share.listings.of(folder)
     if "plain" in asked.words:
         made = plain_of(listing, asked)
-    elif json or "json" in asked.words:
+    elif "json" in asked.words or prefers(fields, "application/json"):
         made = json_of(listing, asked)
     else:
         made = page(listing, asked, share.look)
-    return share.compressor.coded(made, accepted) if share.compression else made
+    if not share.compression:
+        return made
+    return share.compressor.coded(made, fields.get("accept-encoding"))
 
 
 def represent_view(share: "Share", target: str, opened: Opened) -> Representation:
@@ -50,8 +54,9 @@ def represent_view(share: "Share", target: str, opened: Opened) -> Representatio
         raise MissingError(target) from None
 
 
-def _archive(share: "Share", folder: Opened, *, is_zip: bool) -> Representation:
+def _archive(share: "Share", folder: Opened, *, is_zip: bool, is_part: bool) -> Representation:
     name, archives = folder.parts[-1] if folder.parts else share.name, share.archives
-    made = archives.zip_of(folder, name) if is_zip else archives.tar_of(folder, name)
+    make = archives.zip_of if is_zip else archives.tar_of
+    made = make(folder, name, is_part=is_part)
     file_name = f"{name}.zip" if is_zip else f"{name}.tar"
     return replace(made, headers=(*made.headers, ("Content-Disposition", disposition(file_name))))

@@ -31,7 +31,7 @@ from prefork.share.jail import ForbiddenError, MissingError, Opened
 from prefork.share.kept import Kept, answer_kept, key_of, may_keep
 from prefork.share.names import asks_folder, href, parts_of
 from prefork.share.query import Query
-from prefork.share.request import fields_of, prefers, wants_page
+from prefork.share.request import fields_of, wants_page
 from prefork.share.sending import ChangedSoonError, cors_of, send
 from prefork.share.share import Share, share_of
 
@@ -236,9 +236,7 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
                     served = represent(share, self, page, fields, download=False)
                     self._send_served(share, served, fields)
                     return
-        wants_json = prefers(fields, "application/json")
-        accepted = fields.get("accept-encoding")
-        made = represent_folder(share, folder, asked, json=wants_json, accepted=accepted)
+        made = represent_folder(share, folder, asked, fields)
         self._send(share, replace(made, headers=(*made.headers, *usual(self))), fields)
 
     def _redirect(self, share: Share, folder: Opened, fields: Mapping[str, str]) -> None:

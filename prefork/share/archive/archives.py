@@ -3,7 +3,8 @@
 A worker, in a thread of its pool. It knows nothing of requests.
 
 Programs that fetch a file in pieces ask sixteen times a second: a plan is kept for a
-moment, so that they meet the same one, and the folder is walked once. If something in it
+moment, so that they meet the same one, and the folder is walked once. Who asks for all of it
+begins anew, and gets a newer one sooner: it shall have what was put there before. If something
 has changed, the ETag is another one; if it changes after that, the connection breaks.
 """
 
@@ -23,8 +24,8 @@ from prefork.share.jail import Jail, Opened
 
 #: Of the bytes' form: with another one, no download of before goes on.
 _FORM: Final = 1
-#: How long a plan is kept, in seconds: so long, or so many times what it took to make, up to a
-#: bound; a folder of 100,000 files takes a second.
+#: How long a plan is kept, in seconds: so long, or what it took to make; for parts so many
+#: times that, up to a bound. A folder of 100,000 files takes a second.
 _LEAST_S: Final = 2.0
 _TIMES: Final = 10
 _MOST_S: Final = 30.0
@@ -42,10 +43,11 @@ class _Slot:
         self.layouts: dict[type[Zip | Tar], tuple[Zip | Tar, str]] = {}
         self.identity: object = None
         self.valid_until_s = 0.0
+        self.fresh_until_s = 0.0
 
     def forget(self) -> None:
         """Have the next one who asks walk the folder again."""
-        self.valid_until_s = 0.0
+        self.valid_until_s = self.fresh_until_s = 0.0
 
 
 class Archives:
@@ -57,23 +59,26 @@ class Archives:
         self._lock = threading.Lock()
         self._slots: dict[tuple[tuple[str, ...], str], _Slot] = {}
 
-    def zip_of(self, folder: Opened, name: str) -> Representation:
+    def zip_of(self, folder: Opened, name: str, *, is_part: bool = False) -> Representation:
         """Return a folder as a zip.
 
         name: of the folder that is unpacked; where it is not fit for one, another.
+        is_part: ranges of it are asked for, of what may have been begun some time ago.
         Raises: OSError; TooManyError for a folder that no archive can hold.
         """
-        return self._archive_of(folder, name, Zip)
+        return self._archive_of(folder, name, Zip, is_part)
 
-    def tar_of(self, folder: Opened, name: str) -> Representation:
+    def tar_of(self, folder: Opened, name: str, *, is_part: bool = False) -> Representation:
         """Return a folder as a tar. See `zip_of()`."""
-        return self._archive_of(folder, name, Tar)
+        return self._archive_of(folder, name, Tar, is_part)
 
-    def _archive_of(self, folder: Opened, name: str, kind: type[Zip | Tar]) -> Representation:
+    def _archive_of(
+        self, folder: Opened, name: str, kind: type[Zip | Tar], is_part: bool
+    ) -> Representation:
         self._crcs.open()
         slot = self._slot(folder, name)
         with slot.walking:
-            plan = self._plan(slot, folder, name)
+            plan = self._plan(slot, folder, name, is_part)
             if kind not in slot.layouts:
                 made = kind(plan)
                 slot.layouts[kind] = made, _etag_of(plan, made)
@@ -83,17 +88,19 @@ class Archives:
         # No Last-Modified: a file may be taken away, and the newest that is left be older.
         return Representation(headers, layout.size, etag, None, stream.pieces)
 
-    def _plan(self, slot: _Slot, folder: Opened, name: str) -> Plan:
+    def _plan(self, slot: _Slot, folder: Opened, name: str, is_part: bool) -> Plan:
         now_s = time.monotonic()
+        until_s = slot.valid_until_s if is_part else slot.fresh_until_s
         identity = identity_of(folder.status)
-        if slot.plan is None or now_s > slot.valid_until_s or slot.identity != identity:
+        if slot.plan is None or now_s > until_s or slot.identity != identity:
             slot.plan = None
             slot.layouts = {}
             slot.plan = plan_of(self._jail, folder, name)
             slot.identity = identity
             done_s = time.monotonic()
-            valid_s = min(max(_LEAST_S, (done_s - now_s) * _TIMES), _MOST_S)
-            slot.valid_until_s = done_s + valid_s
+            took_s = done_s - now_s
+            slot.fresh_until_s = done_s + min(max(_LEAST_S, took_s), _MOST_S)
+            slot.valid_until_s = done_s + min(max(_LEAST_S, took_s * _TIMES), _MOST_S)
         return slot.plan
 
     def _slot(self, folder: Opened, name: str) -> _Slot:

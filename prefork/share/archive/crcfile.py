@@ -57,16 +57,24 @@ class CrcFile:
         self._limit_bytes = limit_bytes
         self._reading = threading.Lock()
         self._reader: sqlite3.Connection | None = None
+        self._read_of = (0, 0)
         self._opened = (0, 0)
 
     def __del__(self) -> None:
         self._close_reader()
 
     def open(self) -> None:
-        """Make the file if need be, and be ready to read. It may take some milliseconds."""
+        """Make the file if need be, and be ready to read. It may take some milliseconds.
+
+        A file that somebody has removed or made anew meanwhile is not the one to read any more.
+        """
         with contextlib.suppress(sqlite3.Error, OSError), self._reading:
+            there = self._there()
+            if self._reader is not None and there != self._read_of:
+                self._close_reader()
             if self._reader is None:
                 self._reader = self._connect_reader()
+                self._read_of = there  # from before: if it was replaced since, it is another
 
     def read(self, dev: int, ino: int) -> Known | None:
         """Return what is known of a file; None: nothing, or it cannot be read now."""
@@ -104,7 +112,7 @@ class CrcFile:
 
     def _write(self, rows: Iterable[Known]) -> None:
         with contextlib.closing(self._connect(_WRITE_WAIT_S)) as writer:
-            self._note_opened()
+            self._opened = self._there()
             # NORMAL: after a crash of the system the last may be lost, never the rest torn.
             mode = writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             writer.execute("PRAGMA synchronous = NORMAL")
@@ -159,9 +167,13 @@ class CrcFile:
             self._reader.close()
             self._reader = None
 
-    def _note_opened(self) -> None:
-        status = self._path.stat()
-        self._opened = (status.st_dev, status.st_ino)
+    def _there(self) -> tuple[int, int]:
+        """Return which file the path leads to; (0, 0): none."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return 0, 0
+        return status.st_dev, status.st_ino
 
     def _remake(self) -> None:
         """Remove the file, unless another worker has done that already."""
@@ -169,12 +181,9 @@ class CrcFile:
         folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
-            status = self._path.stat()
-            if (status.st_dev, status.st_ino) == self._opened:
+            if self._there() == self._opened:
                 for suffix in ("", "-wal", "-shm"):
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-        except FileNotFoundError:
-            pass  # another one is about to make it
         finally:
             os.close(folder)
 

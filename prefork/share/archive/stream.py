@@ -1,10 +1,10 @@
 """Any part of an archive, piece by piece.
 
-A worker, in its loop: each step reads and sums at most 256 KiB. A file is opened when
-its turn comes. It is the plan's own file, unchanged, before each of its bytes goes and
-at its end, or the source raises: the connection breaks, and never the archive. A file
-that can be sent by the kernel is looked at after each 8 MiB, and its last bytes are read
-and looked after before they go. It never waits for a client, and writes nothing.
+A worker, in its loop: each step reads and sums at most 128 KiB. A file is opened when
+its turn comes. It is the plan's own file, unchanged after each piece was read and before
+that goes, or the source raises: the connection breaks, and never the archive. Nothing is left
+to sendfile(2): what it has taken is still the file's own memory until the client has it, and
+changes with the file. It never waits for a client, and writes nothing.
 
 A checksum that is not known is made while the bytes are sent; where a client asks
 for a part that needs one and lacks the bytes, they are read for that alone. What has
@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from prefork.http.outbox import Descriptor, FilePiece, Piece
+from prefork.http.outbox import Descriptor, Piece
 from prefork.share.archive.crcs import Crcs
 from prefork.share.archive.identity import identity_of
 from prefork.share.archive.plan import Plan
@@ -28,11 +28,16 @@ from prefork.share.jail import Jail
 
 #: Read whole, and summed up once more though that is known: it takes less than a second send.
 _SMALL_BYTES: Final = 1 << 16
-_STEP_BYTES: Final = 1 << 18
-_SENDFILE_BYTES: Final = 1 << 23
+#: Read at once, and what a slow client has in memory; twice as much is no faster.
+_STEP_BYTES: Final = 1 << 17
 _JOINED_BYTES: Final = 1 << 17
 #: Of work, then it is others' turn.
 _STEP_S: Final = 0.002
+
+#: While a sum is made and nothing is sent, after so long so much goes: clients and proxies take a
+#: silence of a minute (aria2, nginx), some of 30 s, for the end.
+_SILENT_S: Final = 5.0
+_SIGN_BYTES: Final = 1 << 10
 
 Work = Generator[Piece, None, int]
 
@@ -188,7 +193,12 @@ class _Part:
         if first < done:
             yield from file.pieces(first, done)
         try:
+            sent_s = time.monotonic()
             while done < size:
+                if done < first < size and time.monotonic() - sent_s > _SILENT_S:
+                    last = min(first + _SIGN_BYTES, size)
+                    yield file.read(first, last)
+                    first, sent_s = last, time.monotonic()
                 is_sent = done >= first
                 data = file.read(done, min(done + _STEP_BYTES, size if is_sent else first))
                 crc = zlib.crc32(data, crc)
@@ -235,16 +245,14 @@ class _PlannedFile:
         return data
 
     def pieces(self, start: int, stop: int) -> Iterator[Piece]:
-        """Yield a part of it, most of it for the kernel to send, and its end as bytes.
+        """Yield a part of it.
 
         Raises: OSError.
         """
-        while stop - start > _SMALL_BYTES:
-            count = min(_SENDFILE_BYTES, stop - start - _SMALL_BYTES)
-            yield FilePiece(self._file, start, count)
-            self._check()  # what was before this has gone, or it would not be asked for more
+        while start < stop:
+            count = min(_STEP_BYTES, stop - start)
+            yield self.read(start, start + count)
             start += count
-        yield self.read(start, stop)
 
     def _check(self) -> None:
         if identity_of(os.fstat(self._file.fd)) != self.identity:
