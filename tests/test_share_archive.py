@@ -1,10 +1,12 @@
 """Archives of folders: their bytes by any way, what other programs make of them, and changes."""
 
 import contextlib
+import errno
 import io
 import itertools
 import os
 import random
+import resource
 import subprocess
 import sys
 import tarfile
@@ -364,6 +366,39 @@ def test_a_folder_of_more_than_an_archive_may_have_is_refused(folder, monkeypatc
     monkeypatch.setattr("prefork.share.archive.walk._MOST_ENTRIES", 10)
     with pytest.raises(TooManyError, match="more than 10 files"):
         zipped(folder)
+
+
+def test_more_files_in_one_folder_than_an_archive_may_have_are_not_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("prefork.share.archive.walk._MOST_ENTRIES", 10)
+    for number in range(12):
+        (tmp_path / f"{number}").touch()
+    with pytest.raises(TooManyError, match="more than 10 files"):
+        zipped(tmp_path)
+
+
+def test_no_file_is_left_out_because_the_system_is_short_of_something(folder):
+    other = folder.parent / "other"
+    other.mkdir()
+    (other / "file").touch()
+    (folder / "sub" / "elsewhere").symlink_to(other / "file")
+    made, opened = archives(folder, symlinks="follow")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    for room in range(10):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, hard))
+        try:
+            found = made.zip_of(opened, "top")
+        except OSError as error:
+            assert error.errno == errno.EMFILE  # noqa: PT017 # or it has all of it
+        else:
+            break
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert room
+    with zipfile.ZipFile(io.BytesIO(all_of(found))) as archive:
+        assert "top/NOT INCLUDED.txt" not in archive.namelist()
+        assert "top/sub/elsewhere" in archive.namelist()
 
 
 @pytest.mark.parametrize(("symlinks", "there"), [("inside", 1), ("follow", 2), ("never", 0)])

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import os
+import resource
 import select
 import socket
 import tarfile
@@ -169,6 +170,50 @@ def test_a_file_that_changes_on_the_way_breaks_the_connection(changing, kind):
     again = ask(daemon, f"/?{kind}")
     assert again.is_whole
     assert b"other" in again.body
+
+
+def test_an_archive_that_fails_before_its_first_byte_is_not_followed_by_another_answer(tmp_path):
+    (tmp_path / "sub" / "below").mkdir(parents=True)
+    victim = tmp_path / "sub" / "below" / "a.txt"
+    victim.write_text("small")
+    made = functools.partial(ShareRequestHandler, directory=str(tmp_path))
+    with serving(HTTPServer, made) as server:
+        with Client(server.server_address) as client:
+            assert client.ask("/?zip").is_whole
+        victim.unlink()  # the plan, of this moment, still has it
+        with Client(server.server_address) as client:
+            client.request("/?zip")
+            said = client.at_end()
+        assert said.count(b"HTTP/1.1 ") <= 1
+        assert b"404" not in said
+        with Client(server.server_address) as client:
+            answer = client.ask("/?zip")
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            assert f"{tmp_path.name}/sub/below/a.txt" not in archive.namelist()
+
+
+def test_who_finds_too_many_files_open_is_told_to_try_again(tmp_path):
+    (tmp_path / "file").write_text("here")
+    made = functools.partial(ShareRequestHandler, directory=str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serving(HTTPServer, made) as server, Client(server.server_address) as client:
+        assert client.ask("/").status == 200
+        free = os.open("/dev/null", os.O_RDONLY)
+        os.close(free)
+        for path in ("/file", "/?zip", "/?json"):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                assert client.ask(path).status == 503
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert client.ask(path).status == 200
+
+
+def test_a_share_that_cannot_be_read_is_said_in_the_log(tmp_path, capfd):
+    made = functools.partial(ShareRequestHandler, directory=str(tmp_path / "none"))
+    with serving(HTTPServer, made) as server, Client(server.server_address) as client:
+        assert client.ask("/").status == 404
+    assert "share.unreadable" in capfd.readouterr().err
 
 
 def test_what_the_kernel_has_taken_changes_no_more(tmp_path):

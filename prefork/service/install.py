@@ -7,11 +7,15 @@ that is the administrator's word.
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from prefork.config import Config
 from prefork.errors import StartError
 from prefork.service.files import write_file
 from prefork.service.units import SYSUSERS_FILE, TMPFILES_FILE, plan_units, service_name
+
+#: How the program begins the line in which it says why it does not start.
+_ERROR: Final = "prefork: error: "
 
 
 def install_service(config: Config, *, write: bool, now: bool = False) -> str:
@@ -34,7 +38,11 @@ def install_service(config: Config, *, write: bool, now: bool = False) -> str:
     written = "".join(f"wrote {path}\n" for path in files)
     if not now:
         return f"{written}next: systemctl enable --now {' '.join(first)}\n"
-    _run("systemctl", "enable", "--now", *first)
+    try:
+        _run("systemctl", "enable", "--now", *first)
+    except StartError as error:
+        why = _last_words(service_name(config))
+        raise StartError(f"{error}\n{why}its config is {config.path}") from None
     return f"{written}started {' '.join(first)}; what it does is written in {config.path}\n"
 
 
@@ -45,6 +53,18 @@ def _activate(files: Mapping[Path, str]) -> None:
     if TMPFILES_FILE in files:
         _run("systemd-tmpfiles", "--create", str(TMPFILES_FILE))
     _run("systemctl", "daemon-reload")
+
+
+def _last_words(name: str) -> str:
+    """Return what a service that did not start has said, as lines; it knows best why."""
+    words = ("journalctl", f"--unit={name}", "--lines=20", "--output=cat", "--no-pager")
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 # fixed
+    except OSError:  # a system without a journal
+        return ""
+    lines = dict.fromkeys(done.stdout.splitlines())  # systemd has tried it several times
+    said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return "".join(f"{line}\n" for line in said)
 
 
 def _run(*words: str) -> None:

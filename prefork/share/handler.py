@@ -27,7 +27,7 @@ from prefork.share.archive.walk import TooManyError
 from prefork.share.errors import error_of
 from prefork.share.files import NOSNIFF, Served, represent, usual
 from prefork.share.folders import represent_folder, represent_view
-from prefork.share.jail import ForbiddenError, MissingError, Opened
+from prefork.share.jail import FailedError, ForbiddenError, MissingError, Opened, is_passing
 from prefork.share.kept import Kept, answer_kept, key_of, may_keep
 from prefork.share.names import asks_folder, href, parts_of
 from prefork.share.query import Query
@@ -181,6 +181,10 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, None, "It cannot be read just now.")
         except TooManyError as error:
             self.send_error(HTTPStatus.NOT_IMPLEMENTED, None, f"{error}: too many for an archive.")
+        except OSError as error:
+            if not (isinstance(error, FailedError) or is_passing(error)):
+                raise
+            self._say_failed(error)
 
     def _look_and_send(self, share: Share, fields: Mapping[str, str]) -> None:
         opened = _open(share, self.path)
@@ -264,6 +268,16 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
                 self._send(share, served.representation, fields, status)
                 return
         self.send_error(HTTPStatus.NOT_FOUND, None, "There is no such file or folder here.")
+
+    def _say_failed(self, error: OSError) -> None:
+        """Send 503 for what may pass, else 500; the log has the reason in a line."""
+        log.warning("share.failed", path=self.path, reason=error.strerror)
+        if is_passing(error):
+            text = "The server is short of something. Try again in a moment."
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, None, text)
+        else:
+            text = "The server cannot read this: its disk may be broken."
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, None, text)
 
     def _pages_instead(
         self, share: Share, fields: Mapping[str, str], parts: Sequence[str] | None

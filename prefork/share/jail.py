@@ -46,6 +46,10 @@ _MISSING: Final = frozenset(
 )
 
 
+#: What passes: too many open files, no memory, somebody's lease on a file.
+_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
 class MissingError(OSError):
     """Nothing that may be shown: absent, hidden, outside, special, or no name at all."""
 
@@ -54,12 +58,21 @@ class ForbiddenError(OSError):
     """It is there, and this process may not read it."""
 
 
+class FailedError(OSError):
+    """The system can not open it, or not now: what is wrong is neither the name nor the client."""
+
+
+def is_passing(error: OSError) -> bool:
+    """Tell whether the system is short of something."""
+    return error.errno in _SHORT
+
+
 def _missing(code: int) -> MissingError:
     return MissingError(code, os.strerror(code))
 
 
 class _Named:
-    """A context in which an error becomes what it is for who asks: missing, forbidden, neither."""
+    """A context in which an error becomes what it is for who asks: missing, forbidden, failed."""
 
     def __enter__(self) -> None:
         pass
@@ -69,13 +82,16 @@ class _Named:
     ) -> None:
         if isinstance(error, UnicodeError):
             raise _missing(errno.EILSEQ) from error
-        if not isinstance(error, OSError) or isinstance(error, MissingError | ForbiddenError):
+        if not isinstance(error, OSError) or isinstance(
+            error, MissingError | ForbiddenError | FailedError
+        ):
             return
         code = error.errno or 0
         if code in _MISSING:
             raise _missing(code) from error
         if code in (errno.EACCES, errno.EPERM):
             raise ForbiddenError(code, os.strerror(code)) from error
+        raise FailedError(code, os.strerror(code)) from error
 
 
 _NAMED: Final = _Named()
@@ -115,8 +131,7 @@ class Jail:
         """Open what the names lead to from the root, which is ().
 
         A name that is not there is looked for in its other Unicode forms, each by itself.
-        Raises: MissingError, ForbiddenError; OSError when the system is short of something, or
-        somebody has a lease on the file (EAGAIN).
+        Raises: MissingError, ForbiddenError, FailedError.
         """
         parts = tuple(parts)
         if not self._is_sound(parts):
@@ -151,7 +166,7 @@ class Jail:
         """Return the status of what a folder has under a name, links followed.
 
         None: nothing that may be shown. It may still not be readable.
-        Raises: OSError when the system is short of something.
+        Raises: FailedError.
         """
         with contextlib.suppress(MissingError, ForbiddenError), _NAMED:
             handle = self._handle_child(folder, name)

@@ -23,7 +23,7 @@ from typing import Final
 from unicodedata import normalize
 
 from prefork.share.etags import clamped_ns, etag
-from prefork.share.jail import Jail, Opened
+from prefork.share.jail import Jail, Opened, is_passing
 from prefork.share.looks import suffix_of
 from prefork.share.names import natural_key
 from prefork.share.query import Query
@@ -202,8 +202,10 @@ def read_listing(jail: Jail, folder: Opened) -> Listing:
                         continue
                 else:
                     status = entry.stat(follow_symlinks=False)
-            except OSError:  # gone since
-                continue
+            except OSError as error:
+                if is_passing(error):
+                    raise  # nothing is cut in silence
+                continue  # gone since
             format_ = format_of(status.st_mode)
             if format_ == stat.S_IFREG:
                 keys.append(f"1{natural_key(name)}\0{name}")

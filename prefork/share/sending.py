@@ -45,10 +45,17 @@ def send(handler: Any, share: "Share", answer: "Answer", origin: str | None) -> 
         handler.send_header(name, value)
     handler._send_extra_response_headers()
     handler.end_headers()
-    if rest is not None:
-        _send_rest(handler, rest)
-    elif body:
-        handler.wfile.write(body)
+    try:
+        if rest is not None:
+            _send_rest(handler, rest)
+        elif body:
+            handler.wfile.write(body)
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        # Of a file; it may well be missing now. But this answer has begun, and is not to be
+        # taken for a request that can have another: that would stand in the middle of it.
+        raise ConnectionAbortedError(error.errno, str(error)) from error
 
 
 def cors_of(share: "Share", origin: str | None) -> list[tuple[str, str]]:

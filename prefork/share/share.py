@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
+from prefork import log
 from prefork.share.archive.archives import Archives
 from prefork.share.archive.crcs import Crcs
 from prefork.share.cachedir import cache_directory
@@ -35,6 +36,10 @@ class Share:
             raise ValueError(f'symlinks must be "inside", "follow" or "never", not {said!r}')
         self.directory = str(handler.directory)
         self.jail = Jail(self.directory, symlinks=said, hidden=handler.hidden)
+        try:
+            self.jail.open(())
+        except OSError as error:  # clients are told no more than 403 or 404
+            log.warning("share.unreadable", path=self.directory, reason=error.strerror)
         self.spa = bool(handler.spa)
         self.trusted = bool(handler.trusted or self.spa)
         self.compression = bool(handler.compression)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from prefork.share.archive.arcnames import arc_name, is_fit, top_name, unique
 from prefork.share.archive.plan import Plan
-from prefork.share.jail import ForbiddenError, Jail, MissingError, Opened
+from prefork.share.jail import ForbiddenError, Jail, MissingError, Opened, is_passing
 
 #: An entry costs about 100 bytes of memory: some 200 MB.
 _MOST_ENTRIES: Final = 2_000_000
@@ -65,7 +65,7 @@ class _Walk:
     def run(self, folder: Opened) -> None:
         """Walk a folder.
 
-        Raises: TooManyError.
+        Raises: TooManyError; OSError where the system is short of something.
         """
         above = _Above(None, (folder.status.st_dev, folder.status.st_ino))
         self._folder(folder, _Place(folder.parts, b"", None, above, False))
@@ -76,7 +76,7 @@ class _Walk:
             except MissingError:
                 continue  # it has gone since its folder was read
             except OSError as error:
-                self._leave_out(place.fit_path or place.path, _reason(error))
+                self._leave_out(place.fit_path or place.path, error)
                 continue
             if stat.S_ISDIR(opened.status.st_mode):
                 self._folder(opened, place)
@@ -90,7 +90,7 @@ class _Walk:
             found = os.listdir(opened.file.fd)  # noqa: PTH208 # by descriptor
             names = sorted(filter(self._jail.is_shown, found))
         except OSError as error:
-            self._leave_out(place.fit_path or place.path, _reason(error))
+            self._leave_out(place.fit_path or place.path, error)
             return
         self._add(place.path, place.fit_path, opened.status)
         fit = _fit_names(names)
@@ -127,12 +127,13 @@ class _Walk:
             if is_link or os.access(name, os.R_OK, dir_fd=folder.file.fd, effective_ids=True):
                 self._add(place.path, place.fit_path, status)
                 return None
-            reason = _reason(ForbiddenError())
+            self._leave_out(place.fit_path or place.path, ForbiddenError())
         except (MissingError, FileNotFoundError):
             return None  # it leads nowhere, or has gone
+        except TooManyError:
+            raise
         except OSError as error:
-            reason = _reason(error)
-        self._leave_out(place.fit_path or place.path, reason)
+            self._leave_out(place.fit_path or place.path, error)
         return None
 
     def _deeper(self, place: _Place, status: os.stat_result, is_link: bool) -> _Place | None:
@@ -157,7 +158,10 @@ class _Walk:
             raise TooManyError(f"This folder has more than {_MOST_ENTRIES} files")
         self.plan.add(path, fit_path, status)
 
-    def _leave_out(self, path: bytes, reason: str) -> None:
+    def _leave_out(self, path: bytes, error: OSError | str) -> None:
+        if isinstance(error, OSError) and is_passing(error):
+            raise error  # the next archive would have what this one has not
+        reason = _reason(error) if isinstance(error, OSError) else error
         if len(self._left_out) >= _MOST_ENTRIES:
             raise TooManyError(f"This folder has more than {_MOST_ENTRIES} unreadable files")
         self._left_out.append(f"{path.decode('utf-8', 'replace')} ({reason})")
@@ -167,7 +171,7 @@ def plan_of(jail: Jail, folder: Opened, name: str) -> Plan:
     """Return the plan of an archive of a folder.
 
     name: of the folder that all entries stand below.
-    Raises: TooManyError.
+    Raises: TooManyError; OSError where the system is short of something.
     """
     walk = _Walk(jail, name)
     walk.run(folder)
