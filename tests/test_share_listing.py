@@ -15,7 +15,7 @@ from prefork.share.etags import etag_of
 from prefork.share.feeds import json_of, plain_of
 from prefork.share.jail import Jail
 from prefork.share.listing import Listings, read_listing
-from prefork.share.looks import size_text, time_machine, time_text, viewed_as, visible
+from prefork.share.looks import time_machine, time_text, viewed_as, visible
 from prefork.share.query import Query
 
 ENTRIES = ("file10.txt", "file9.txt", "Apple", "banana.TXT", "caf\u00e9.md", "z.tar.gz")
@@ -31,6 +31,8 @@ def folder(tmp_path):
     for name in ("folder 10", "folder 9"):
         (root / name).mkdir()
         (root / name / "inside").touch()
+        os.utime(root / name, ns=(0, 10**18))
+    os.utime(root, ns=(0, 10**18))  # what has changed just now is not kept
     return root
 
 
@@ -301,6 +303,16 @@ def test_a_listing_is_kept_until_a_name_comes_or_goes(folder):
     assert "new" not in listings.of(jail.open(())).names
 
 
+def test_what_comes_in_the_same_tick_of_the_clock_is_seen(folder, monkeypatch):
+    monkeypatch.setattr(module.time, "time_ns", lambda: 10**18 + 9_000_000)
+    jail = Jail(str(folder))
+    listings = Listings(jail)
+    listings.of(jail.open(()))
+    (folder / "new").touch()
+    os.utime(folder, ns=(0, 10**18))
+    assert "new" in listings.of(jail.open(())).names
+
+
 def test_a_listing_is_read_again_when_it_is_old(folder, monkeypatch):
     jail = Jail(str(folder))
     listings = Listings(jail)
@@ -372,26 +384,10 @@ def test_a_folder_that_cannot_be_read_fails_each_who_asks(folder, monkeypatch):
 # -- looks -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (9_949, "9.9 kB"),
-        (9_950, "10 kB"),
-        (999_499, "999 kB"),
-        (999_500, "1.0 MB"),
-        (48_234_123_456, "48 GB"),
-        (1 << 63, "9.2 EB"),
-    ],
-)
-def test_sizes_are_in_peoples_units(size, text):
-    assert size_text(size) == text
-
-
 def test_unseen_characters_are_seen():
     assert visible("a\nb\x7fc\u202ed\x85e\udcff\u200b") == "a␊b␡c�d�e��"
+    # A soft hyphen, marks of direction, an invisible separator.
+    assert visible("a\xadb\u200f.\u061c\u2063") == "a\ufffdb\ufffd.\ufffd\ufffd"
     assert visible("עברית 🏳️‍🌈") == "עברית 🏳️‍🌈"
 
 
@@ -399,6 +395,11 @@ def test_unseen_characters_are_seen():
 def test_any_time_has_a_text(time_ns):
     assert time_text(time_ns)
     assert time_machine(time_ns).endswith("Z")
+
+
+def test_times_for_machines_have_milliseconds():
+    assert time_machine(1_750_000_000_987_654_321) == "2025-06-15T15:06:40.987Z"
+    assert time_machine(-1) == "1969-12-31T23:59:59.999Z"
 
 
 def test_a_name_that_only_begins_with_a_dot_has_no_type():

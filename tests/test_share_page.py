@@ -141,7 +141,7 @@ def test_a_row_tells_exactly_and_in_peoples_words(folder):
         "2.5 MB",
         {"value": "2500000", "title": "2,500,000 bytes"},
     )
-    assert row.one("time").values["datetime"] == "2025-06-15T15:06:40Z"
+    assert row.one("time").values["datetime"] == "2025-06-15T15:06:40.000Z"
     local = time.strftime("%Y-%m-%d %H:%M", time.localtime(1_750_000_000))
     assert row.one("time").text == local
     assert row.one("td", class_="type").text == "MP4"
@@ -250,6 +250,8 @@ def test_pieces_are_small_also_those_of_a_long_readme(tmp_path):
         ("README.md", b"# Title\n<b>bold</b>\n", "# Title\n<b>bold</b>\n"),
         ("readme.txt", "\ufeffübrig".encode(), "übrig"),
         ("README", b"latin-1 \xe9", "latin-1 \ufffd"),
+        ("README.txt", "Ü\r\nb".encode("utf-16"), "Ü\r\nb"),
+        ("README.txt", b"\xfe\xff" + "日本".encode("utf-16-be"), "日本"),
         ("README.md", b"</pre><script>alert(1)</script>", "</pre><script>alert(1)</script>"),
     ],
 )
@@ -272,6 +274,11 @@ def test_a_long_readme_is_cut_and_says_so(folder):
     section = show(folder).one("section")
     assert len(section.one("pre").text.strip()) == 65_536
     assert links(section, "Open the whole file") == ["README"]
+
+
+def test_a_readme_is_not_cut_within_a_character(folder):
+    (folder / "README").write_text("x" + "é" * 40_000)
+    assert show(folder).one("section").one("pre").text == "x" + "é" * 32_767
 
 
 def test_a_readme_that_leads_out_or_is_a_folder_is_not_read(folder, tmp_path):

@@ -33,6 +33,8 @@ from prefork.share.readme import Readme, best_of, read_readme
 #: how much longer, in times that it took to read: a worker is busy reading a fifth of its time.
 _VALID_S: Final = 2.0
 _VALID_TIMES: Final = 4
+#: How long a change may leave a folder's time as it was: their clocks tick every 10 ms at most.
+_TICK_NS: Final = 20_000_000
 #: Of all listings that are kept; a single one may have more.
 _MOST_KEPT: Final = 250_000
 #: Sorting holds the interpreter, and with it the worker's loop: more are sorted in parts.
@@ -140,11 +142,14 @@ class Listings:
 
     def _read(self, key: tuple[object, ...], folder: Opened, mine: "Future[_Kept]") -> "_Kept":
         try:
-            began_s = time.monotonic()
+            began_s, began_ns = time.monotonic(), time.time_ns()
             listing = read_listing(self._jail, folder)
             took_s = time.monotonic() - began_s
             valid_s = _VALID_S + _VALID_TIMES * took_s
-            kept = _Kept(listing, folder.status.st_mtime_ns, began_s + took_s + valid_s)
+            changed_ns = folder.status.st_mtime_ns
+            if 0 <= began_ns - changed_ns < _TICK_NS:  # what comes in the same tick would not show
+                valid_s = 0
+            kept = _Kept(listing, changed_ns, began_s + took_s + valid_s)
         except BaseException as error:
             with self._lock:
                 del self._awaited[key]

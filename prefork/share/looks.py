@@ -1,4 +1,4 @@
-"""How names, sizes and times look to people; and of which kind a file is, by its name.
+"""How names and times look to people; and of which kind a file is, by its name.
 
 A worker, any thread. Pure. Nothing here is escaped: templates and encoders do that.
 """
@@ -36,9 +36,8 @@ VIEWED: Final = {suffix: kind for kind, words in _SHOWN.items() for suffix in wo
 #: Control characters, those without width, and those that turn the direction of what follows
 #: (UAX #9): a name must not be able to look like another.
 _UNSEEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-_UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def suffix_of(name: str) -> str:
@@ -86,25 +85,6 @@ def _symbol(match: re.Match[str]) -> str:
     return "\u2421" if code == 0x7F else "\ufffd"
 
 
-def size_text(size_bytes: int) -> str:
-    """Return a size in people's units: powers of 1,000, three digits."""
-    if size_bytes < 1000:
-        return f"{size_bytes} B"
-    value = float(size_bytes)
-    for unit in _UNITS:
-        value /= 1000
-        if value < 9.95:
-            return f"{value:.1f} {unit}"
-        if value < 999.5 or unit == _UNITS[-1]:
-            break
-    return f"{value:.0f} {unit}"
-
-
-def count_text(count: int, what: str) -> str:
-    """Return "1 file", "2,000 files"."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
 @functools.lru_cache(maxsize=4096)
 def _minute_text(minute: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(minute * 60))
@@ -119,8 +99,10 @@ def time_text(modified_ns: int) -> str:
 
 
 def time_machine(modified_ns: int) -> str:
-    """Return a time for `<time datetime>`: UTC."""
+    """Return a time for `<time datetime>`, which has milliseconds at most (HTML §2.3.5.7): UTC."""
+    seconds, rest_ns = divmod(modified_ns, 1_000_000_000)
     try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(modified_ns // 1_000_000_000))
+        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):
         return ""
+    return f"{whole}.{rest_ns // 1_000_000:03}Z"

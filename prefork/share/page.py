@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from prefork.amounts import count_text, size_text
 from prefork.http.representation import Representation
 from prefork.share.etags import derived
 from prefork.share.listing import Listing
 from prefork.share.looks import (
     KINDS,
     VIEWED,
-    count_text,
     kind_of,
-    size_text,
     text_of,
     time_machine,
     time_text,

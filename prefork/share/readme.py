@@ -3,6 +3,7 @@
 A worker, any of its threads. It reads at most 64 KiB, and never interprets them.
 """
 
+import codecs
 import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -36,7 +37,10 @@ def read_readme(jail: Jail, folder: Opened, name: str | None) -> Readme | None:
         data = os.pread(opened.file.fd, _MOST_BYTES, 0)
     except OSError:  # its permissions, or gone: the folder is shown without
         return None
-    if not data.strip() or b"\0" in data:  # binary
+    is_whole = opened.status.st_size <= len(data)
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows writes it
+    decoder = codecs.getincrementaldecoder("utf-16" if is_wide else "utf-8-sig")("replace")
+    text = decoder.decode(data, final=is_whole)  # else without half a character at its end
+    if not text.strip() or "\0" in text:  # binary
         return None
-    text = data.decode("utf-8-sig", "replace")
-    return Readme(name, text, opened.status.st_size <= len(data))
+    return Readme(name, text, is_whole)

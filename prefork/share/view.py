@@ -7,13 +7,12 @@ the browser asks for what it needs, by ranges.
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from prefork.amounts import count_text, size_text
 from prefork.http.representation import Representation
 from prefork.share.etags import derived
 from prefork.share.listing import Listing
 from prefork.share.looks import (
-    count_text,
     kind_of,
-    size_text,
     time_machine,
     time_text,
     viewed_as,
