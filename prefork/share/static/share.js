@@ -6,6 +6,7 @@
   const MOST = 250000;      // entries that a browser is asked to hold; above, the server does it
   const CHUNK = 20000;      // entries of one request
   const MARGIN = 24;        // rows above and below those in sight
+  const TRIES = 3;          // of reading a folder that changes meanwhile
   const $ = (id) => document.getElementById(id);
   const plain = (event) => !(event.ctrlKey || event.metaKey || event.altKey || event.shiftKey);
 
@@ -64,8 +65,9 @@
   if (!form) { document.addEventListener("keydown", moves); return; }
   const field = form.elements.filter, count = document.querySelector(".count");
   const pager = document.querySelector(".pager"), blank = $("row").content.firstElementChild;
-  const total = Number(main.dataset.total), numbers = new Intl.NumberFormat("en");
-  const first = Number(main.dataset.first);
+  const numbers = new Intl.NumberFormat("en");
+  const first = Number(main.dataset.first), left = history.state;  // where one was, on the way back
+  let total = Number(main.dataset.total);
   const state = { sort: main.dataset.sort, desc: main.dataset.order === "desc", filter: field.value.trim() };
 
   const asked = state.filter;
@@ -77,7 +79,8 @@
   let top = 0, bottom = 0;  // of shown: those in the document
   let rowHeight = 0;
 
-  const fold = (name) => name.normalize("NFC").toLowerCase();
+  // In capitals, which do not depend on what is beside them, as a Greek s does.
+  const fold = (name) => name.normalize("NFC").toUpperCase().normalize("NFC");
   const suffix = (name) => { const dot = name.lastIndexOf("."); return dot > 0 ? name.slice(dot + 1).toLowerCase() : ""; };
 
   function entryOfRow(row) {
@@ -102,14 +105,19 @@
 
   async function load() {
     const found = [];
-    let tag = null;
+    let tag = null, tries = 1;
     for (;;) {
       const answer = await fetch(`./?json&limit=${CHUNK}&offset=${found.length}`, {
         headers: { Accept: "application/json" },
       });
       if (!answer.ok) throw new Error(answer.status);
       const told = await answer.json();
-      if (tag !== null && told.etag !== tag) { tag = null; found.length = 0; continue; }  // changed meanwhile
+      if (tag !== null && told.etag !== tag) {  // it has changed meanwhile
+        if (++tries > TRIES) throw new Error("the folder changes all the time");
+        tag = null;
+        found.length = 0;
+        continue;
+      }
       tag = told.etag;
       for (const one of told.entries) found.push(entryOfJson(one, found.length));
       if (found.length >= told.total || !told.entries.length) return found;
@@ -145,9 +153,9 @@
     return said.toString();
   }
 
-  function update() {
+  function update(isKept) {
     if (!ready) { tell(); return; }
-    const isScrolled = main.getBoundingClientRect().top < 0;
+    const isScrolled = !isKept && main.getBoundingClientRect().top < 0;
     clear();
     choose();
     active = -1;
@@ -155,7 +163,7 @@
     // What was scrolled to is another row now: show the first ones.
     if (isScrolled) main.scrollIntoView({ block: "start", behavior: "instant" });
     const said = query(0);
-    history.replaceState(null, "", said ? `?${said}` : location.pathname);
+    history.replaceState(null, "", said ? `?${said}` : "./");
     for (const head of table.tHead.rows[0].cells) {
       const link = head.querySelector("a");
       if (!link) continue;
@@ -281,6 +289,8 @@
     body.style.paddingTop = isFlat ? "" : `${from * rowHeight}px`;
     body.style.paddingBottom = isFlat ? "" : `${(shown.length - to) * rowHeight}px`;
     table.setAttribute("aria-rowcount", shown.length + 1);
+    if (isFlat) delete table.dataset.part;  // for paper
+    else table.dataset.part = `Rows ${numbers.format(from + 1)} to ${numbers.format(to)} of ${numbers.format(shown.length)}`;
     if (focused && focused !== document.activeElement && body.contains(focused)) focused.focus({ preventScroll: true });
   }
 
@@ -290,10 +300,11 @@
   }
 
   /** Take over from the server's pages, without moving what is in sight. */
-  function takeOver(found) {
+  function takeOver(found, inOrder) {
     entries = found;
+    total = found.length;
     ready = true;
-    choose();
+    if (inOrder) shown = inOrder; else choose();
     table.classList.toggle("long", total > FLAT);
     measure();
     if (pager) pager.hidden = true;
@@ -305,6 +316,7 @@
       if (first) scrollBy({ top: first * rowHeight + (where - body.getBoundingClientRect().top), behavior: "instant" });
       body.replaceChildren();
       draw(true);
+      if (left && left.top) { scrollTo({ top: left.top, behavior: "instant" }); draw(false); }
       const again = name && body.querySelector(`[data-n="${name}"] a`);
       if (again) again.focus({ preventScroll: true });
     }
@@ -405,17 +417,20 @@
     const look = () => { isDue = false; if (ready && shown.length > FLAT) draw(false); };
     const due = () => { if (!isDue) { isDue = true; requestAnimationFrame(look); } };
     addEventListener("scroll", due, { passive: true });
+    // Browsers put back only what was there before all entries were.
+    addEventListener("pagehide", () => { if (ready && shown.length > FLAT) history.replaceState({ top: scrollY }, ""); });
     addEventListener("resize", () => { if (ready && shown.length > FLAT) { measure(); draw(true); } });
   }
 
   for (const time of body.getElementsByTagName("time")) tellTime(time, Date.parse(time.dateTime));
   if (main.dataset.whole === "yes") {
-    takeOver([...body.rows].map(entryOfRow).sort((a, b) => a.at - b.at));
+    const rows = [...body.rows].map(entryOfRow);
+    takeOver([...rows].sort((a, b) => a.at - b.at), rows);  // as they are, to a fraction of a second
   } else if (!failed) {
     const start = () => load().then((found) => {
       takeOver(found);
       if (state.filter !== field.value.trim()) filterChanged();
-      else if (state.filter) update();
+      else if (shown.length <= FLAT) update(true);
     }, () => {
       failed = true;  // the form and the links still work
       document.body.classList.remove("live");
