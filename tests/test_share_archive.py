@@ -385,14 +385,14 @@ def test_no_file_is_left_out_because_the_system_is_short_of_something(folder):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open("/dev/null", os.O_RDONLY)
     os.close(free)
-    for room in range(10):
+    found, room = None, 0
+    while found is None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, hard))
         try:
             found = made.zip_of(opened, "top")
         except OSError as error:
             assert error.errno == errno.EMFILE  # noqa: PT017 # or it has all of it
-        else:
-            break
+            room += 1
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert room

@@ -1,7 +1,9 @@
 """The bytes of an open file, for an answer that says beforehand how many there are.
 
-A worker. A file that changes while it is sent breaks the connection: its client
-never has a mixture of two states, nor anything in the place of what is missing.
+A worker. A file that becomes shorter, or is rewritten where it stands, while it is
+sent breaks the connection: nothing stands in the place of what is missing, and states
+are not mixed, but for what the kernel has and the client has not, at most a socket's
+buffer. One that only grows is sent as long as it was.
 """
 
 import os
@@ -38,12 +40,13 @@ def pieces_of(file: Descriptor, identity: Identity, start: int, stop: int) -> It
     yield FilePiece(file, stop - _LAST_BYTES, _LAST_BYTES)
 
 
-def is_same(file: Descriptor, identity: Identity) -> bool:
-    """Tell whether an open file is as it was."""
-    return identity_of(os.fstat(file.fd)) == identity
-
-
 def require_same(file: Descriptor, identity: Identity) -> None:
-    """Raise ChangedError unless an open file is as it was."""
-    if not is_same(file, identity):
+    """Raise ChangedError unless an open file is as it was, or longer.
+
+    What was asked for of a log that grows is there, and its last line but one is not worth less
+    for the last. One that was written anew, and is longer now, cannot be told from it.
+    """
+    status = os.fstat(file.fd)
+    now = identity_of(status)
+    if now != identity and not (now[:2] == identity[:2] and now[2] > identity[2]):
         raise ChangedError("the file was changed while it was sent")

@@ -169,29 +169,25 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         if not self._is_welcome(share, fields):
             return
         try:
-            try:
-                self._look_and_send(share, fields)
-            except ChangedSoonError:
-                self._look_and_send(share, fields)
+            self._look_and_send(share, fields)
         except MissingError:
             self._say_missing(share, fields)
-        except ForbiddenError:
-            self.send_error(HTTPStatus.FORBIDDEN, None, "The server may not read this.")
-        except (_UnavailableError, ChangedSoonError):
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, None, "It cannot be read just now.")
-        except TooManyError as error:
-            self.send_error(HTTPStatus.NOT_IMPLEMENTED, None, f"{error}: too many for an archive.")
         except OSError as error:
-            if not (isinstance(error, FailedError) or is_passing(error)):
-                raise
             self._say_failed(error)
 
     def _look_and_send(self, share: Share, fields: Mapping[str, str]) -> None:
-        opened = _open(share, self.path)
-        if share.is_file(opened):
-            self._send_file(share, opened, fields)
-        else:
-            self._send_folder(share, opened, fields)
+        for is_last in (False, True):
+            opened = _open(share, self.path)
+            try:
+                if share.is_file(opened):
+                    self._send_file(share, opened, fields)
+                else:
+                    self._send_folder(share, opened, fields)
+            except ChangedSoonError:
+                if is_last:
+                    raise
+            else:
+                return
 
     def _is_welcome(self, share: Share, fields: Mapping[str, str]) -> bool:
         """Tell whether the client calls this server by a name it has (RFC 9110 §7.4); else say so.
@@ -270,14 +266,26 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         self.send_error(HTTPStatus.NOT_FOUND, None, "There is no such file or folder here.")
 
     def _say_failed(self, error: OSError) -> None:
-        """Send 503 for what may pass, else 500; the log has the reason in a line."""
-        log.warning("share.failed", path=self.path, reason=error.strerror)
-        if is_passing(error):
-            text = "The server is short of something. Try again in a moment."
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, None, text)
-        else:
+        """Send what became of a request that nobody is to blame for but this side.
+
+        Raises: the error, if it is none of reading the folder.
+        """
+        if isinstance(error, ForbiddenError):
+            status, text = HTTPStatus.FORBIDDEN, "The server may not read this."
+        elif isinstance(error, TooManyError):
+            status, text = HTTPStatus.NOT_IMPLEMENTED, f"{error}: too many for an archive."
+        elif isinstance(error, ChangedSoonError):
+            status, text = HTTPStatus.SERVICE_UNAVAILABLE, "It is being changed. Try again soon."
+        elif is_passing(error):
+            status, text = HTTPStatus.SERVICE_UNAVAILABLE, "The server is short of something."
+        elif isinstance(error, FailedError):
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
             text = "The server cannot read this: its disk may be broken."
-            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, None, text)
+        else:
+            raise error
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.warning("share.failed", path=self.path, reason=str(error))
+        self.send_error(status, None, text)
 
     def _pages_instead(
         self, share: Share, fields: Mapping[str, str], parts: Sequence[str] | None
@@ -304,25 +312,15 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         send(self, share, made, fields.get("origin"))
 
 
-class _UnavailableError(Exception):
-    """The system would not open it, for no reason of the file's own."""
-
-
 def _open(share: Share, target: str) -> Opened:
     """Open what a target means.
 
-    Raises: MissingError, ForbiddenError, _UnavailableError.
+    Raises: MissingError, ForbiddenError, FailedError.
     """
     parts = parts_of(target)
     if parts is None:
         raise MissingError(target)
-    try:
-        opened = share.jail.open(parts)
-    except (MissingError, ForbiddenError):
-        raise
-    except OSError as error:  # no descriptor is left, or the disk fails: others may have more luck
-        log.warning("share.unavailable", reason=str(error))
-        raise _UnavailableError(target) from error
+    opened = share.jail.open(parts)
     if share.is_file(opened) and asks_folder(target):
         raise MissingError(target)  # a file is not found in a folder's place (bpo-17324)
     return opened

@@ -26,7 +26,7 @@ _EXPOSED: Final = "Accept-Ranges, Content-Disposition, Content-Encoding, Content
 
 
 class ChangedSoonError(ChangedError):
-    """A file was changed between being opened and being sent: it may be asked for again."""
+    """What was found has changed before any of it was sent: it may be looked for again."""
 
 
 def send(handler: Any, share: "Share", answer: "Answer", origin: str | None) -> None:

@@ -18,13 +18,14 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from prefork.http.outbox import Descriptor, Piece
 from prefork.share.archive.crcs import Crcs
 from prefork.share.archive.identity import identity_of
 from prefork.share.archive.plan import Plan
-from prefork.share.jail import Jail
+from prefork.share.content import ChangedError
+from prefork.share.jail import ForbiddenError, Jail, MissingError
 
 #: Read whole, and summed up once more though that is known: it takes less than a second send.
 _SMALL_BYTES: Final = 1 << 16
@@ -40,10 +41,6 @@ _SILENT_S: Final = 5.0
 _SIGN_BYTES: Final = 1 << 10
 
 Work = Generator[Piece, None, int]
-
-
-class ChangedError(OSError):
-    """A file is not what it was when the archive was planned."""
 
 
 class Layout(Protocol):
@@ -223,9 +220,8 @@ class _PlannedFile:
         self.began_ns = time.time_ns()
         try:
             opened = stream.jail.open(stream.top + stream.plan.parts(number))
-        except OSError:
-            stream.on_change()
-            raise
+        except (MissingError, ForbiddenError):  # it is the file that is missing, not the archive
+            self._refuse()
         self._file: Descriptor = opened.file
         if identity_of(opened.status) != self.identity:
             self._refuse()
@@ -258,7 +254,7 @@ class _PlannedFile:
         if identity_of(os.fstat(self._file.fd)) != self.identity:
             self._refuse()
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
         self._stream.on_change()
         raise ChangedError("a file has changed since its archive was planned")
 
