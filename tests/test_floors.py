@@ -34,7 +34,7 @@ FLOORS = {
     5: "config.reference config.texts config.values http.census http.cgi.environ "
     "http.cgi.feed http.cgi.sender http.connection http.downloads http.environ http.hooks "
     "offices pool share.archive.archives share.compression share.feeds share.request "
-    "share.sending share.view",
+    "share.rows share.sending share.view",
     6: "config.reader config.show http.cgi.relay http.gateway http.patience master options "
     "share.files share.page share.share",
     7: "config.loader http.cgi.run mixin reload.succession share.folders",

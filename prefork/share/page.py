@@ -17,17 +17,13 @@ from prefork.share.listing import Listing
 from prefork.share.looks import (
     KINDS,
     VIEWED,
-    kind_of,
     text_of,
-    time_machine,
-    time_text,
-    type_text,
-    viewed_as,
     visible,
 )
 from prefork.share.names import href
 from prefork.share.query import Query
 from prefork.share.render import HTML, LOOKS, error_page, new_nonce, policy, rendered
+from prefork.share.rows import BLANK, rows_of
 from prefork.share.trail import Look, crumbs_of
 from prefork.share.view import view_page, view_query
 
@@ -38,22 +34,6 @@ PAGE_ROWS: Final = 1000
 _LABELS: Final = {"name": "Name", "size": "Size", "mtime": "Changed", "type": "Type"}
 #: What is wanted first of a column: the largest, the newest.
 _DESCENDING_FIRST: Final = ("size", "mtime")
-
-
-class Row(NamedTuple):
-    """An entry, as the template shows it. at: its position in the order of names."""
-
-    at: int | None
-    href: str
-    kind: str
-    shown: str
-    type: str
-    size: int | None
-    exact: str
-    size_text: str
-    machine: str
-    time_text: str
-    get: str
 
 
 class _Column(NamedTuple):
@@ -80,9 +60,6 @@ class _Text(NamedTuple):
     href: str
     text: str
     is_whole: bool
-
-
-_BLANK: Final = Row(None, "", "other", "", "", 0, "", "", "", "", "?download")
 
 
 def page(listing: Listing, asked: Query, look: Look) -> Representation:
@@ -129,8 +106,8 @@ def _pieces(
         unfiltered=asked.link(filter="", page=1),
         count=_count(listing, asked, len(chosen)),
         columns=_columns(asked),
-        rows=(row_of(listing, at, viewing, look) for at in positions),
-        blank=_BLANK,
+        rows=rows_of(listing, positions, viewing, archives=look.archives),
+        blank=BLANK,
         pager=_pager(asked, len(chosen)),
         readme=readme
         and _Text(
@@ -139,30 +116,6 @@ def _pieces(
             readme.text,
             readme.is_whole,
         ),
-    )
-
-
-def row_of(listing: Listing, at: int, viewing: str, look: Look) -> Row:
-    """Return an entry of a listing, as it is shown; viewing: the query of links to files' pages."""
-    name, time_ns = listing.names[at], listing.times_ns[at]
-    is_folder = listing.is_folder(at)
-    url = href(name, is_folder=is_folder)
-    when = time_machine(time_ns), time_text(time_ns)
-    if is_folder:
-        archive = f"{url}?zip" if look.archives else ""
-        return Row(at, url, "folder", visible(name), "Folder", None, "", "", *when, archive)
-    size = listing.sizes[at]
-    return Row(
-        at,
-        url + viewing if viewed_as(name) else url,
-        kind_of(name),
-        visible(name),
-        type_text(name),
-        size,
-        count_text(size, "byte"),
-        size_text(size),
-        *when,
-        f"{url}?download",
     )
 
 

@@ -80,6 +80,11 @@ def rendered(template: str, nonce: str, **told: Any) -> Iterator[bytes]:
     yield "".join(parts).encode("utf-8", "replace")
 
 
+def macro(template: str, name: str, *told: Any) -> str:
+    """Return what a macro of a template makes."""
+    return str(getattr(_TEMPLATES.get_template(template).module, name)(*told))
+
+
 def error_page(status: int, title: str, text: str, home: str = "/") -> bytes:
     """Return a page, whole, for a person who got an error; home: where to go on, "" for nowhere.
 
