@@ -192,6 +192,17 @@ class Outbox:
         """
         self._append(FilePiece(file, offset, count))
 
+    def send_file_now(self, file: Descriptor, offset: int, count: int) -> int:
+        """Send a piece of a file as far as the client has room for it now; return how much.
+
+        Raises: OSError.
+        """
+        part = FilePiece(file, offset, count)
+        self._append(part)
+        if part.count and self._kept:
+            self._kept.pop()
+        return count - part.count
+
     def send_source(self, pieces: Iterator[Piece], count: int | None) -> None:
         """Send what pieces yields after the rest, taking one when the client has room for it.
 

@@ -131,7 +131,10 @@ def _send_whole(self: Any, connection: "Connection", kept: Kept, *, body: bool) 
     elif size > SMALL_BYTES:
         self.log_request(_OK)
         outbox.send_more(response.head_of(_head_of(self, kept), size))
-        outbox.send_source(pieces_of(kept.content, kept.identity, 0, size), size)
+        # It has been looked at this moment. What the client takes later is looked at again.
+        sent = outbox.send_file_now(kept.content, 0, size)
+        if sent < size:
+            outbox.send_source(pieces_of(kept.content, kept.identity, sent, size), size - sent)
     else:
         data = os.pread(kept.content.fd, size + 1, 0)
         if len(data) != size:
