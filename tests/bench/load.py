@@ -90,8 +90,8 @@ def _command(workload: Workload, port: int, seconds: int) -> list[str]:
 
 
 def _lines(workload: Workload) -> str:
-    # What is sent, and how the answer must end: for our own clients, wrk reads nothing.
-    if workload.answer is None:
+    # What is sent, and to `client.py` how the answer must end; wrk reads nothing.
+    if workload.answer is None or workload.body_length > BULK_BYTES:
         return _coded(*workload.requests)
     return _coded(workload.request, workload.answer[-len(peers.LINE) :])
 
