@@ -198,7 +198,7 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
             return True
         text = (
             "This server does not know the name by which it was called."
-            " If it is one of its own, name it in allowed_hosts."
+            " If it is one of its own, say so: --allowed-host, or allowed_hosts in a config."
         )
         self.send_error(HTTPStatus.MISDIRECTED_REQUEST, None, text)
         return False

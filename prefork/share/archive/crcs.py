@@ -17,6 +17,8 @@ _BATCH: Final = 512
 _BATCH_S: Final = 1.0
 #: After what could not be written, until the next try.
 _RETRY_S: Final = 30.0
+#: What this process has written, by a number each of 60 bytes: small files are summed up each time.
+_MOST_WRITTEN: Final = 1 << 16
 #: Of an entry in memory, measured.
 _ENTRY_BYTES: Final = 450
 #: A file may be written to once more within the tick of its file system's clock, and look the same:
@@ -40,6 +42,7 @@ class Crcs:
         self._most = max(1, limit_bytes // _ENTRY_BYTES)
         self._lock = threading.Lock()
         self._fresh: dict[tuple[int, int], Known] = {}  # not written yet, or all there is
+        self._written: set[int] = set()
         self._is_writing = False
         self._written_s = 0.0
         self._retry_s = 0.0
@@ -65,6 +68,8 @@ class Crcs:
         nanoseconds since the epoch.
         """
         if began_ns - max(identity.mtime_ns, identity.ctime_ns) < self._settled_ns:
+            return
+        if hash((identity, done)) in self._written:
             return
         key = identity[:2]
         with self._lock:
@@ -102,7 +107,10 @@ class Crcs:
         is_written = file.write(rows)
         with self._lock:
             if is_written:
+                if len(self._written) > _MOST_WRITTEN:
+                    self._written.clear()
                 for row in rows:
+                    self._written.add(hash((row.identity, row.done)))
                     if self._fresh.get(row.identity[:2]) is row:
                         del self._fresh[row.identity[:2]]
             self._written_s = time.monotonic()
