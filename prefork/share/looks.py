@@ -90,6 +90,11 @@ def _minute_text(minute: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(minute * 60))
 
 
+@functools.lru_cache(maxsize=4096)
+def _utc_minute(minute: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M", time.gmtime(minute * 60))
+
+
 def time_text(modified_ns: int) -> str:
     """Return a time as the server's clock on the wall has it."""
     try:
@@ -100,9 +105,10 @@ def time_text(modified_ns: int) -> str:
 
 def time_machine(modified_ns: int) -> str:
     """Return a time for `<time datetime>`, which has milliseconds at most (HTML §2.3.5.7): UTC."""
-    seconds, rest_ns = divmod(modified_ns, 1_000_000_000)
+    minute, rest_ns = divmod(modified_ns, 60_000_000_000)
     try:
-        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        whole = _utc_minute(minute)
     except (OverflowError, ValueError, OSError):
         return ""
-    return f"{whole}.{rest_ns // 1_000_000:03}Z"
+    seconds, rest_ns = divmod(rest_ns, 1_000_000_000)
+    return f"{whole}:{seconds:02}.{rest_ns // 1_000_000:03}Z"
