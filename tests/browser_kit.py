@@ -19,6 +19,7 @@ def browser():
     """Have a browser, or skip; the machine's own, for playwright's must be downloaded."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
+    sync_api.expect.set_options(timeout=DEADLINE_S * 1000)
     with sync_api.sync_playwright() as driver:
         # Without its sandbox, which is not for root, and needs rights that containers lack.
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
