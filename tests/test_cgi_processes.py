@@ -330,6 +330,21 @@ def test_a_script_that_answers_first_gets_its_input_nevertheless(scripts, server
         assert one.answer().body == b"hello\n"
 
 
+def test_the_end_of_an_answer_does_not_wait_for_the_rest_of_the_input(scripts, server):
+    gate, fifo = scripts.fifo("gate-end"), scripts.fifo("counted-late")
+    wait = f"read x <{gate}\nexec >&-\n"
+    scripts.script("early", f"{HELLO}{wait}size=$(wc -c)\necho $size >{fifo}\n")
+    with client(server) as one:
+        one.send(get("/cgi-bin/early", "Content-Length: 1000000", method="POST"))
+        one.sock.recv(1, socket.MSG_PEEK)  # it has begun, without a length
+        gate.write_text("\n")
+        assert one.answer().body == b"hello\n"
+        one.send(b"x" * 1_000_000)
+        assert int(fifo.read_text()) == 1_000_000
+        one.request("/cgi-bin/hello")
+        assert one.answer().body == b"hello\n"
+
+
 def test_a_script_that_goes_on_without_its_output_is_seen_to_its_end(scripts, server, caplog):
     fifo = scripts.fifo("gate-on")
     source = PID + f"echo done\nexec >&-\ncat <{fifo} 2>&1\necho later >&2\nexit 5\n"

@@ -321,6 +321,12 @@ class Response(io.BufferedIOBase):
         self.mode = GONE
         self._connection = None
 
+    def end_body(self) -> None:
+        """Tell the client that this is all, where the handler goes on after it."""
+        if self.mode == CHUNKED:
+            self._outbox.send(b"0\r\n\r\n")
+            self.mode, self.left = LENGTH, 0
+
     def end(self) -> None:
         """Finish the answer after the handler has returned.
 
@@ -328,9 +334,8 @@ class Response(io.BufferedIOBase):
         the client sees that it is incomplete.
         """
         self._outbox.release()
-        if self.mode == CHUNKED:
-            self._outbox.send(b"0\r\n\r\n")
-        elif self.mode == LENGTH:
+        self.end_body()
+        if self.mode == LENGTH:
             if self.left:
                 self.close_after = True
         elif self.mode == HEAD:

@@ -111,7 +111,7 @@ class Relay:
     def _react(self, fd: int, mask: int, take: Callable[[bytes, bool], None]) -> End | None:
         process = self._process
         if fd == process.stdout:
-            return None if self._hand_on(take) else self._note_all_said()
+            return None if self._hand_on(take) else self._note_all_said(take)
         if fd == self._client.fd:
             return self._hear(mask)
         if fd == process.stderr:
@@ -142,11 +142,15 @@ class Relay:
         self._moved_s = time.monotonic()  # the client may have been slow to take it
         return bool(data)
 
-    def _note_all_said(self) -> End | None:
+    def _note_all_said(self, take: Callable[[bytes, bool], None]) -> End | None:
         """Go on for a script that has closed its stdout first, and still takes its input."""
         self._said_all = True
         self._forget(self._process.stdout)
-        return None if self._feed.is_open() else End.DONE
+        if not self._feed.is_open():
+            return End.DONE
+        if self._has_begun:
+            take(b"", True)
+        return None
 
     def _begin(self, take: Callable[[bytes, bool], None], *, is_all: bool) -> None:
         self._has_begun, self._first_s = True, math.inf

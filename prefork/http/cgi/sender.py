@@ -36,6 +36,8 @@ class Sender:
             self._count(data)
         elif self.begun:
             self._send(data)
+            if is_all:
+                self._end_body()
         elif self._raw:
             self._begin_raw(data)
         elif found := self._reader.feed(data):
@@ -80,6 +82,14 @@ class Sender:
     def _send(self, data: bytes) -> None:
         self._count(data)
         self._handler.wfile.write(data)
+
+    def _end_body(self) -> None:
+        """Tell the client that this is all: it may wait for that before it sends the rest."""
+        handler = self._handler
+        handler.wfile.flush()
+        connection = connection_of(handler)
+        if connection is not None:
+            connection.response.end_body()
 
     def _count(self, data: bytes) -> None:
         if self._left_bytes is None:
