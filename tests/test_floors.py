@@ -15,30 +15,29 @@ FLOORS = {
     "share.names share.openat2 share.query share.render share.types shortage signals "
     "streams titles",
     1: "acceptor children clients config.kinds config.problems control.protocol desk detach "
-    "fleet http.cgi.words http.codings http.filecache http.folder http.response "
-    "http.short http.wire life logs.records pidfile privileges service.files "
-    "share.archive.identity share.cachedir share.errors share.trail share.ways sockets "
-    "system systemd visitors",
+    "fleet http.cgi.words http.chunks http.codings http.filecache http.folder http.short "
+    "http.wire life logs.records pidfile privileges service.files share.archive.identity "
+    "share.cachedir share.errors share.trail share.ways sockets system systemd visitors",
     2: "config.addresses config.known config.master config.toml config.units control.callers "
     "control.places control.remote control.table hands http.access http.cgi.scripts "
-    "http.chunked http.client http.heads http.kept http.lenient http.limits http.pool "
+    "http.chunked http.client http.kept http.lenient http.limits http.pool http.response "
     "http.spool listeners logs.files logs.sinks outfit queues roles share.archive.crcfile "
     "share.archive.plan share.content share.jail",
     3: "bulletin config.expand config.kind config.server control.finding control.server "
-    "control.top figures http.body http.byteranges http.door http.plans logs.events "
-    "logs.relay reload.handover service.shares share.archive.crcs share.archive.tar "
+    "control.top figures http.body http.door http.heads logs.events logs.relay "
+    "reload.handover service.shares share.archive.crcs share.archive.tar "
     "share.archive.walk share.archive.zip share.readme",
     4: "charter commands config.checks config.forms config.hints config.meant config.schema "
-    "config.sources http.exchange http.lazy http.representation http.visit logs.keeper "
-    "reload.holding reload.rehearsal share.archive.stream share.listing worker",
+    "config.sources http.byteranges http.exchange http.lazy http.plans http.visit "
+    "logs.keeper reload.holding reload.rehearsal share.archive.stream share.listing "
+    "worker",
     5: "config.reference config.texts config.values http.census http.cgi.environ "
     "http.cgi.feed http.cgi.sender http.connection http.downloads http.environ http.hooks "
-    "offices pool share.archive.archives share.compression share.feeds share.request "
-    "share.rows share.sending share.view",
+    "http.representation offices pool share.request share.rows share.sending",
     6: "config.reader config.show http.cgi.relay http.gateway http.patience master options "
-    "share.files share.page share.share",
-    7: "config.loader http.cgi.run mixin reload.succession share.folders",
-    8: "config http.cgi.handler reload.reload socketserver",
+    "share.archive.archives share.compression share.feeds share.view",
+    7: "config.loader http.cgi.run mixin reload.succession share.files share.page share.share",
+    8: "config http.cgi.handler reload.reload share.folders socketserver",
     9: "http.adopt service.units",
     10: "http.lobby service.install share.kept",
     11: "http.engine share.handler",

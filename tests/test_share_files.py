@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import signal
+import socket
 import threading
 import tracemalloc
 import zlib
@@ -667,3 +668,18 @@ def test_a_short_file_that_changes_between_being_opened_and_read_is_looked_at_ag
             assert answer.status == wanted[0]
             assert wanted[1] in (None, answer.body)
             assert client.ask("/quick.txt").body == b"0 left"
+
+
+def test_pieces_that_wait_behind_a_slow_client_are_chunks_all_the_same(folder):
+    class Late(ShareRequestHandler):
+        def do_GET(self):  # noqa: N802 # the stdlib's name
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * 60_000)
+            self.wfile.send_source(iter((b"one", b"two")))  # taken when this has returned
+
+    with sharing(folder, Late) as address, slow(address) as client:
+        for _ in range(2):
+            answer = client.ask("/")
+            assert (answer.is_whole, answer.body) == (True, b"x" * 60_000 + b"onetwo")

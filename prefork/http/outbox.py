@@ -69,6 +69,11 @@ class FilePiece:
 Piece = bytes | FilePiece
 
 
+def size_of(piece: Piece) -> int:
+    """Return how many bytes it is."""
+    return piece.count if isinstance(piece, FilePiece) else len(piece)
+
+
 class _Source:
     """What makes pieces. left: bytes that are still expected of it; None: as many as come."""
 
@@ -319,7 +324,7 @@ class Outbox:
             kept.popleft()
             return True
         is_file = type(piece) is FilePiece
-        size = piece.count if isinstance(piece, FilePiece) else len(piece)
+        size = size_of(piece)
         if source.left is not None:
             source.left -= size
             if source.left < 0:

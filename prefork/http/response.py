@@ -11,7 +11,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from prefork.http.outbox import Piece
+from prefork.http.chunks import in_chunks
+from prefork.http.outbox import Piece, size_of
 
 if TYPE_CHECKING:
     from prefork.http.visit import Visit
@@ -271,22 +272,15 @@ class Response(io.BufferedIOBase):
             self.sent += count
             self._outbox.send_source(pieces, count)
         elif self.mode != NONE:
-            self._outbox.send_source(self._counted(pieces), None)
+            counted = self._counted(pieces)
+            # Decided now: when the first piece is taken, `end()` may have been here.
+            framed = in_chunks(counted) if self.mode == CHUNKED else counted
+            self._outbox.send_source(framed, None)
 
     def _counted(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """Yield the pieces, as chunks where the body comes in chunks."""
-        chunked = self.mode == CHUNKED
         for piece in pieces:
-            size = len(piece) if isinstance(piece, bytes) else piece.count
-            self.sent += size
-            if not chunked or not size:
-                yield piece
-            elif isinstance(piece, bytes):
-                yield b"%x\r\n%b\r\n" % (size, piece)
-            else:
-                yield b"%x\r\n" % size
-                yield piece
-                yield b"\r\n"
+            self.sent += size_of(piece)
+            yield piece
 
     def note_whole(self, status: int, size: int) -> None:
         """Note that the caller sends a whole answer, after which the connection persists."""

@@ -21,7 +21,7 @@ from prefork import log
 from prefork.http.folder import SimpleHTTPRequestHandler
 from prefork.http.handler import DEFAULT_ERROR_MESSAGE
 from prefork.http.lazy import CONNECTION
-from prefork.http.representation import Answer, Representation, answer
+from prefork.http.representation import Representation, answer
 from prefork.http.wire import Head
 from prefork.share.archive.walk import TooManyError
 from prefork.share.errors import error_of
@@ -308,7 +308,7 @@ class ShareRequestHandler(SimpleHTTPRequestHandler):
         conditions = fields if status == HTTPStatus.OK else {}
         made = answer(chosen, self.command, conditions, time.time())
         if status != HTTPStatus.OK:
-            made = Answer(status, made.headers, made.size, made.pieces)
+            made = replace(made, status=status)
         send(self, share, made, fields.get("origin"))
 
 

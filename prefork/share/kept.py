@@ -109,7 +109,7 @@ def answer_kept(self: Any, *, body: bool) -> Any:
 
 def _find(self: Any, connection: "Connection", fields: Mapping[str, str]) -> Kept | None:
     files = connection.engine.files
-    key = type(self), self.directory, self.path, fields.get("accept-encoding")
+    key = key_of(self, fields)
     kept: Any = files.get(key, time.monotonic())
     if kept is None or not kept.share.hosts.allows(fields.get("host")):
         return None
